@@ -1,0 +1,111 @@
+"""Everything a user can cause, as one tree; the bottom module, which imports nothing of ours.
+
+    EfudaError                    exit code
+    ├── UsageError                2   a flag or a combination of flags
+    ├── InputError                3   something given to efuda is wrong
+    │   ├── MetadataError             posts that cannot be read
+    │   ├── ImageError                one picture: `.reason` is a short phrase for a report
+    │   ├── RecipeError               a recipe file or a --set
+    │   ├── ArtifactError             a dataset, run or model directory that is absent, unfinished or damaged
+    │   │   └── MismatchError         two directories that do not belong together
+    │   ├── CollectionError           a collection file
+    │   └── QueryError                a search: `.query`, `.position`
+    ├── OutputError               3   a place that cannot be written
+    ├── MissingExtra              3   a part of efuda that is not installed
+    └── Stopped                   130 Ctrl-C or SIGTERM; `.resume` says how to go on
+
+The library raises these; the command line prints `str(error)` and exits with `error.exit_code`.
+Every message says what is wrong, where, and what to do next. Our own bugs are assertions, not these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "CollectionError",
+    "EfudaError",
+    "ImageError",
+    "InputError",
+    "MetadataError",
+    "MismatchError",
+    "MissingExtra",
+    "OutputError",
+    "QueryError",
+    "RecipeError",
+    "Stopped",
+    "UsageError",
+]
+
+
+class EfudaError(Exception):
+    """Whatever a user can cause or mend."""
+
+    exit_code = 3
+
+
+class UsageError(EfudaError):
+    """A flag, or flags that do not go together."""
+
+    exit_code = 2
+
+
+class InputError(EfudaError):
+    """Something given to efuda is wrong."""
+
+
+class MetadataError(InputError):
+    """Posts that cannot be read."""
+
+
+class ImageError(InputError):
+    """One picture cannot be used; `reason` is a short phrase that groups well in a report."""
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{where}: {reason}" if where else reason)
+
+
+class RecipeError(InputError):
+    """A recipe file, or one of its keys."""
+
+
+class ArtifactError(InputError):
+    """A dataset, run or model directory that is absent, unfinished or damaged."""
+
+
+class MismatchError(ArtifactError):
+    """Two directories that do not belong together, or one that changed beneath us."""
+
+
+class CollectionError(InputError):
+    """A collection that is absent, damaged or of another version."""
+
+
+class QueryError(InputError):
+    """A search that cannot be understood, with the place where understanding ended."""
+
+    def __init__(self, message: str, query: str, position: int) -> None:
+        self.message, self.query, self.position = message, query, position
+        super().__init__(f"{message}\n  {query}\n  {' ' * position}^")
+
+
+class OutputError(EfudaError):
+    """A place that cannot be written."""
+
+
+class MissingExtra(EfudaError):
+    """A part of efuda that is not installed: names the extra and the command that installs it."""
+
+    def __init__(self, purpose: str, extra: str, package: str) -> None:
+        self.extra = extra
+        super().__init__(f'{purpose} needs {package}, which is not installed: pip install "efuda[{extra}]"')
+
+
+class Stopped(EfudaError):
+    """Ctrl-C or SIGTERM was obeyed and what was done is kept; `resume` says how to go on."""
+
+    exit_code = 130
+
+    def __init__(self, done: str, resume: str) -> None:
+        self.resume = resume
+        super().__init__(f"Stopped: {done}. To go on: {resume}")

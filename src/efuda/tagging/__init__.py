@@ -1,0 +1,13 @@
+"""Tagging: a model directory and pictures in, tags with scores out; needs onnxruntime, never torch.
+
+tagger = Tagger.open(Path("model"))
+for result in tag(tagger, find_pictures([Path("pictures")])):
+    if isinstance(result, Tagged):
+        print(result.path, result.present(tagger))
+"""
+
+from efuda.tagging.pipeline import Failed, Tagged, tag
+from efuda.tagging.sinks import SINKS, Sink, open_sink
+from efuda.tagging.tagger import Tagger
+
+__all__ = ["SINKS", "Failed", "Sink", "Tagged", "Tagger", "open_sink", "tag"]
