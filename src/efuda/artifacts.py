@@ -1,8 +1,8 @@
 """The directories that stages hand to each other: a dataset, a run, a model.
 
 Each holds `efuda.json`, written last: its existence means that the directory is complete. It says what the directory
-is, which recipe and inputs made it, and how many of everything it holds; nothing in it depends on the time or the
-machine, so that the same inputs give the same bytes.
+is, which recipe and inputs made it, and how many of everything it holds. The files beside it depend on nothing but
+those inputs: the same command gives the same bytes, however often it was interrupted.
 
     dataset = Dataset.open(Path("dataset"))
     train = dataset.posts("train")

@@ -11,8 +11,10 @@
     │   ├── CollectionError           a collection file
     │   └── QueryError                a search: `.query`, `.position`
     ├── OutputError               3   a place that cannot be written
+    ├── Diverged                  3   training whose loss is no longer a number
+    ├── ExportError               3   an exported model that does not do what the trained one does
     ├── MissingExtra              3   a part of efuda that is not installed
-    └── Stopped                   130 Ctrl-C or SIGTERM; `.resume` says how to go on
+    └── Stopped                   130 Ctrl-C or SIGTERM was obeyed; `.resume` says how to go on (training: 0)
 
 The library raises these; the command line prints `str(error)` and exits with `error.exit_code`.
 Every message says what is wrong, where, and what to do next. Our own bugs are assertions, not these.
@@ -23,7 +25,9 @@ from __future__ import annotations
 __all__ = [
     "ArtifactError",
     "CollectionError",
+    "Diverged",
     "EfudaError",
+    "ExportError",
     "ImageError",
     "InputError",
     "MetadataError",
@@ -93,6 +97,14 @@ class OutputError(EfudaError):
     """A place that cannot be written."""
 
 
+class Diverged(EfudaError):
+    """Training whose loss is no longer a number; the last good checkpoint is kept."""
+
+
+class ExportError(EfudaError):
+    """An exported model that does not do what the trained one does; nothing was written."""
+
+
 class MissingExtra(EfudaError):
     """A part of efuda that is not installed: names the extra and the command that installs it."""
 
@@ -104,8 +116,6 @@ class MissingExtra(EfudaError):
 class Stopped(EfudaError):
     """Ctrl-C or SIGTERM was obeyed and what was done is kept; `resume` says how to go on."""
 
-    exit_code = 130
-
-    def __init__(self, done: str, resume: str) -> None:
-        self.resume = resume
-        super().__init__(f"Stopped: {done}. To go on: {resume}")
+    def __init__(self, done: str, resume: str, *, exit_code: int = 130) -> None:
+        self.resume, self.exit_code = resume, exit_code
+        super().__init__(f"Stopped: {done}. To go on: {resume}.")

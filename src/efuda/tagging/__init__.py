@@ -6,8 +6,8 @@ for result in tag(tagger, find_pictures([Path("pictures")])):
         print(result.path, result.present(tagger))
 """
 
-from efuda.tagging.pipeline import Failed, Tagged, tag
+from efuda.tagging.pipeline import Failed, Tagged, score, tag
 from efuda.tagging.sinks import SINKS, Sink, open_sink
 from efuda.tagging.tagger import Tagger
 
-__all__ = ["SINKS", "Failed", "Sink", "Tagged", "Tagger", "open_sink", "tag"]
+__all__ = ["SINKS", "Failed", "Sink", "Tagged", "Tagger", "open_sink", "score", "tag"]

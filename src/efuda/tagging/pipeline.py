@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from efuda.errors import ImageError
 from efuda.images import read_rgb
@@ -23,7 +25,7 @@ from efuda.preprocess import Preprocess
 from efuda.tagging.tagger import Tagger
 from efuda.vocabulary import Category
 
-__all__ = ["Failed", "Tagged", "tag"]
+__all__ = ["Failed", "Tagged", "score", "tag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ class Failed:
     reason: str
 
 
-_Decoded = tuple[Path, tuple[int, int], NDArray[np.float32]]
+Item = TypeVar("Item")
+_Read = tuple[Item, tuple[int, int], NDArray[np.float32]]
+_Unread = tuple[Item, str]
 
 
 def tag(
@@ -64,37 +68,55 @@ def tag(
     """Tag pictures, in order.
 
     Args:
-        tagger: the model.
         pictures: files; at most a few batches are in memory at a time.
         batch: pictures the model sees at once.
         workers: decoding threads, one a core by default.
     """
+    for path, size, scores in score(tagger, pictures, read_rgb, batch=batch, workers=workers):
+        yield Failed(path, size) if isinstance(size, str) else Tagged(path, size, scores)
+
+
+def score(
+    tagger: Tagger,
+    items: Iterable[Item],
+    read: Callable[[Item], Image.Image],
+    *,
+    batch: int = 16,
+    workers: int | None = None,
+) -> Iterator[tuple[Item, tuple[int, int] | str, NDArray[np.float32]]]:
+    """Score anything that `read` turns into an RGB picture, in order.
+
+    Yields:
+        (item, (width, height), scores float32 [tags]), or (item, reason, empty) where `read` raised ImageError.
+    """
     size = tagger.batch or batch
+    todo = iter(items)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="efuda-decode") as pool:
-        todo = iter(pictures)
 
-        def submit(count: int) -> list[Future[_Decoded | Failed]]:
-            return [pool.submit(_decode, path, tagger.preprocess) for path in islice(todo, count)]
+        def submit() -> list[Future[_Read[Item] | _Unread[Item]]]:
+            return [pool.submit(_decode, item, read, tagger.preprocess) for item in islice(todo, size)]
 
-        waiting = deque([submit(size), submit(size)])
+        waiting = deque([submit(), submit()])
         try:
             while futures := waiting.popleft():
-                waiting.append(submit(size))
+                waiting.append(submit())
                 yield from _infer(tagger, [future.result() for future in futures])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(path: Path, preprocess: Preprocess) -> _Decoded | Failed:
+def _decode(item: Item, read: Callable[[Item], Image.Image], preprocess: Preprocess) -> _Read[Item] | _Unread[Item]:
     try:
-        picture = read_rgb(path)
+        picture = read(item)
     except ImageError as error:
-        return Failed(path, error.reason)
-    return path, picture.size, preprocess.array(picture)
+        return item, error.reason
+    return item, picture.size, preprocess.array(picture)
 
 
-def _infer(tagger: Tagger, decoded: list[_Decoded | Failed]) -> Iterator[Tagged | Failed]:
-    inputs = [one[2] for one in decoded if not isinstance(one, Failed)]
-    scores = iter(tagger.scores(np.stack(inputs))) if inputs else iter(())
+def _infer(
+    tagger: Tagger, decoded: Sequence[_Read[Item] | _Unread[Item]]
+) -> Iterator[tuple[Item, tuple[int, int] | str, NDArray[np.float32]]]:
+    inputs = [one[2] for one in decoded if len(one) == 3]
+    scores = iter(tagger.scores(np.stack(inputs)) if inputs else ())
     for one in decoded:
-        yield one if isinstance(one, Failed) else Tagged(one[0], one[1], next(scores))
+        yield (one[0], one[1], next(scores)) if len(one) == 3 else (one[0], one[1], np.empty(0, np.float32))

@@ -1,0 +1,261 @@
+"""Recipes: one TOML file says everything about a dataset and a training run, every key typed, explained and checked.
+
+    recipe = load_recipe("reference", ["train.epochs=2"])     # by name, or a path; then overrides
+    recipe.train.learning_rate
+
+The recipes that ship with efuda are the `.toml` files beside this module. The resolved copy (every key, defaults
+included) is saved in each dataset, run and model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from efuda.errors import RecipeError
+
+__all__ = ["Recipe", "load_recipe", "recipe_names", "recipe_text"]
+
+CategoryName = Literal["general", "artist", "copyright", "character", "meta"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, values: Any) -> Any:
+        """TOML has no null: where a key may be absent, "none" says so."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if key in optional and value == "none" else value for key, value in values.items()}
+
+
+class PostsRecipe(_Section):
+    """Which metadata entries are used."""
+
+    every: int = Field(default=1, ge=1, description="take every k-th entry, starting with the first")
+    deleted: bool = Field(default=True, description="use posts that were deleted")
+    max_bad_lines: float = Field(
+        default=0.01, ge=0, le=1, description="stop when more of the lines than this are not JSON"
+    )
+
+
+class VocabularyRecipe(_Section):
+    """Which tags are learned."""
+
+    minimum_count: int = Field(
+        default=100, ge=1, description="occurrences in the sampled entries below which a tag is cut"
+    )
+    categories: tuple[CategoryName, ...] = ("general", "artist", "copyright", "character", "meta")
+    ratings: bool = Field(default=False, description="learn the rating as four further outputs")
+    aliases: bool = Field(
+        default=True, description="replace aliases by their tag where the dump has a tag_aliases file"
+    )
+
+
+class ImagesRecipe(_Section):
+    """Which pictures are accepted, and whether smaller copies are packed."""
+
+    exact_size: int | None = Field(default=512, ge=1, description="width and height in pixels; none accepts any")
+    pack: int | None = Field(
+        default=None, ge=16, description="longer side of the copies in shards; none reads in place"
+    )
+    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the packed copies")
+
+
+class SplitRecipe(_Section):
+    """Which posts are learned from, and which only measured on."""
+
+    method: Literal["hash", "random"] = Field(
+        default="hash", description="hash: a post never changes split; random: sklearn's"
+    )
+    train: float = Field(default=0.64, gt=0, lt=1)
+    validation: float = Field(default=0.16, gt=0, lt=1)
+    test: float = Field(default=0.20, gt=0, lt=1)
+    seed: int = 0
+    hold_out: tuple[str, ...] = Field(
+        default=(), description="posts with one of these tags form a split of their own: unseen"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitRecipe:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError("train, validation and test must add up to 1")
+        return self
+
+
+class ModelRecipe(_Section):
+    """The network."""
+
+    backbone: str = Field(
+        default="torchvision/resnet50", pattern=r"^(torchvision|timm)/\w+", description="library/name"
+    )
+    weights: str = Field(
+        default="IMAGENET1K_V2",
+        description="a torchvision name, 'pretrained' (timm's), a file, 'package:NAME', or 'none' for random",
+    )
+    size: int = Field(default=512, ge=16, description="side of the square input in pixels")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="before the classifier")
+
+
+class AugmentRecipe(_Section):
+    """What training pictures go through, at random; nothing of it touches validation or test."""
+
+    flip: float = Field(default=0.5, ge=0, le=1, description="chance to mirror left and right")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="up to so many degrees either way")
+    scale: tuple[float, float] = Field(default=(1.0, 1.0), description="zoom range")
+    shift: float = Field(default=0.0, ge=0, le=0.5, description="up to this part of the side, both ways")
+
+
+class LossRecipe(_Section):
+    """Binary cross-entropy on logits."""
+
+    reduction: Literal["mean", "sum"] = Field(default="mean", description="over tags; both are averaged over pictures")
+
+
+class TrainRecipe(_Section):
+    """The optimiser and its schedule."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch: int = Field(default=16, ge=1, description="pictures a step, over all devices")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = Field(default=0.001, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="not on norms and biases")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine falls to 1 % of the rate")
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of the steps in which the rate rises linearly")
+    head_rate: float = Field(default=1.0, gt=0, description="the new classifier's rate, as a multiple")
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: fp16 on CUDA, fp32 elsewhere"
+    )
+    channels_last: bool = True
+    workers: int | None = Field(default=None, ge=0, description="loader processes; none: one a core")
+    checkpoint_minutes: float = Field(default=15.0, gt=0, description="between checkpoints within an epoch")
+    select: Literal["micro_f1", "macro_f1", "map", "loss"] = Field(
+        default="micro_f1", description="decides which epoch is best"
+    )
+    seed: int = 0
+
+
+class CalibrateRecipe(_Section):
+    """How thresholds are fitted, on validation only."""
+
+    policy: Literal["per-tag", "per-category", "global"] = "per-tag"
+    shrink: float = Field(
+        default=10.0, ge=0, description="positives at which a tag's own fit and its category's weigh the same"
+    )
+
+
+class Recipe(_Section):
+    """The whole of it."""
+
+    posts: PostsRecipe = PostsRecipe()
+    vocabulary: VocabularyRecipe = VocabularyRecipe()
+    images: ImagesRecipe = ImagesRecipe()
+    split: SplitRecipe = SplitRecipe()
+    model: ModelRecipe = ModelRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    loss: LossRecipe = LossRecipe()
+    train: TrainRecipe = TrainRecipe()
+    calibrate: CalibrateRecipe = CalibrateRecipe()
+
+    def to_toml(self) -> str:
+        """Every key with its value, as a file that `load_recipe` reads back; needs the extra `train`."""
+        import tomli_w
+
+        sections = self.model_dump(mode="json")
+        return tomli_w.dumps(
+            {
+                name: {key: "none" if value is None else value for key, value in keys.items()}
+                for name, keys in sections.items()
+            }
+        )
+
+    def data(self) -> dict[str, Any]:
+        """The sections that decide what a dataset holds."""
+        return self.model_dump(mode="json", include={"posts", "vocabulary", "images", "split"})
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with efuda."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def recipe_text(name_or_path: str) -> str:
+    """A recipe's text; raises RecipeError naming the nearest where there is none."""
+    path = Path(name_or_path)
+    if name_or_path in recipe_names():
+        return files(__name__).joinpath(f"{name_or_path}.toml").read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(recipe_names())
+        hint = _nearest(name_or_path, recipe_names())
+        raise RecipeError(f"No recipe {name_or_path!r}{hint}. Name a TOML file, or one of: {known}.") from error
+
+
+def load_recipe(name_or_path: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe and apply `section.key=value` overrides.
+
+    Args:
+        name_or_path: a shipped recipe, a TOML file, or None for the defaults.
+        overrides: the value is read as TOML, or else as a plain string.
+
+    Raises:
+        RecipeError: not TOML, an unknown key (the nearest is named), or a value out of range.
+    """
+    where = name_or_path or "defaults"
+    try:
+        values = tomllib.loads(recipe_text(name_or_path)) if name_or_path else {}
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not TOML: {error}.") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(problem, where) for problem in error.errors())) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise RecipeError(f"--set {override!r}: write section.key=value, for example train.epochs=3.")
+    text = text.strip()
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    target = values.setdefault(section, {})
+    if not isinstance(target, dict):
+        raise RecipeError(f"--set {override!r}: {section} is not a section.")
+    target[key] = value
+
+
+def _explain(problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        section = Recipe.model_fields.get(path[0])
+        known = Recipe.model_fields if len(path) == 1 else section.annotation.model_fields if section else {}  # type: ignore[union-attr]
+        return f"{where}: unknown key {name}{_nearest(path[-1], known)}."
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {name} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}."
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
