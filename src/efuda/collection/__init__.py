@@ -1,0 +1,11 @@
+"""The collection: which pictures exist, what models say about them, and finding them again; one SQLite file.
+
+with Collection.open(Path("art.efuda"), create=True) as collection:
+    added = collection.add(tag(tagger, collection.untagged(pictures, tagger.identity)), tagger)
+    found = collection.search("glasses -hat rating:g order:mpixels")
+    print(found.total, [picture.path for picture in found.pictures])
+"""
+
+from efuda.collection.store import Added, Collection, Found, Picture
+
+__all__ = ["Added", "Collection", "Found", "Picture"]

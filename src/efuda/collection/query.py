@@ -1,0 +1,313 @@
+"""The search language: text in, a small frozen tree out, or a `QueryError` that points at the character.
+
+    parse("glasses -hat order:mpixels")
+    # Query(And((Tag("glasses"), Not(Tag("hat")))), order=Order("mpixels"))
+
+Danbooru's grammar (docs/query.md shows it by example):
+
+    any     = all ("or" all)*
+    all     = factors ("and" factors)*
+    factors = factor+                       every "~x" among them joins one "or"
+    factor  = ["-" | "~"] ("(" any ")" | term)
+    term    = metatag | wildcard | tag
+
+Where Danbooru silently finds nothing, this raises. Whether a tag exists is for the index to say, not for the parser.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from efuda.collection.metatags import METATAGS, Condition, Limit, Malformed, Order, read_metatag
+from efuda.errors import QueryError
+
+__all__ = ["All", "And", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Pictures that carry a tag; `at` is where it stands in the text."""
+
+    name: str
+    at: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """Pictures that carry any tag that matches; `*` stands for any characters."""
+
+    pattern: str
+    at: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Metatag:
+    """Pictures with some property: a size, a rating, a path, a score."""
+
+    condition: Condition
+    at: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Pictures that every part finds."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Pictures that any part finds."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Pictures that the part does not find."""
+
+    part: Node
+
+
+Node = All | Tag | Wildcard | Metatag | And | Or | Not
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A whole search: what to find, in which order, and how many on a page where the search says so."""
+
+    node: Node
+    order: Order = field(default_factory=Order)
+    limit: int | None = None
+    text: str = field(default="", compare=False)
+
+
+def parse(text: str) -> Query:
+    """Read a search; empty text finds everything.
+
+    Raises:
+        QueryError: it cannot be understood; `position` is the character at fault.
+    """
+    parser = _Parser(text)
+    node = parser.whole()
+    order, limit = Order(), None
+    for number, (setting, at) in enumerate(parser.settings):
+        if any(isinstance(setting, type(earlier)) for earlier, _ in parser.settings[:number]):
+            raise parser.error("this is given twice; keep one", at)
+        if isinstance(setting, Order):
+            order = setting
+        else:
+            limit = setting.count
+    return Query(node, order, limit, text)
+
+
+_SMILEYS: Final = frozenset({":)", ":(", ";)", ";(", ">:)", ">:("})  # tags that end in a lone parenthesis
+_SPACE: Final = re.compile(r"\s*")
+_WORD: Final = re.compile(r"\S+")
+_PREFIX: Final = re.compile(r"([A-Za-z]+):")
+_BARE: Final = re.compile(r"(?:\\ |\S)*")
+_QUOTED: Final = {quote: re.compile(rf"{quote}((?:\\{quote}|[^{quote}])*){quote}") for quote in "\"'"}
+_DEEPEST: Final = 100
+
+
+class _Parser:
+    """Recursive descent: `at` is the next character, `opened` where each parenthesis still open stands.
+
+    `order:` and `limit:` mean something only where everything is required: they go to `settings` and leave `All`
+    behind, and a negation or an "or" that finds new ones there refuses them.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.opened: list[int] = []
+        self.settings: list[tuple[Order | Limit, int]] = []
+
+    def whole(self) -> Node:
+        self.space()
+        if self.at == len(self.text):
+            return All()
+        node = self.any()
+        if self.at < len(self.text):
+            raise self.error("this ) closes nothing; remove it")
+        return node
+
+    def any(self) -> Node:
+        before = len(self.settings)
+        parts = [self.all()]
+        while self.keyword("or"):
+            parts.append(self.all())
+        if len(parts) == 1:
+            return parts[0]
+        self.refuse_settings(before)
+        return Or(tuple(parts))
+
+    def all(self) -> Node:
+        parts = [self.factors()]
+        while self.keyword("and"):
+            parts.append(self.factors())
+        return _both(parts)
+
+    def factors(self) -> Node:
+        parts: list[Node] = []
+        optional: list[Node] = []
+        while True:
+            if self.text.startswith("~", self.at):
+                optional.append(self.prefixed())
+            elif self.text.startswith("-", self.at):
+                parts.append(Not(self.prefixed()))
+            else:
+                parts.append(self.operand())
+            if self.at == len(self.text) or self.text[self.at] == ")" or self.keyword_ahead():
+                break
+        if optional:
+            parts.insert(0, optional[0] if len(optional) == 1 else Or(tuple(optional)))
+        return _both(parts)
+
+    def prefixed(self) -> Node:
+        """What follows a `-` or `~`."""
+        sign, at, before = self.text[self.at], self.at, len(self.settings)
+        self.at += 1
+        self.space()
+        if self.at == len(self.text) or self.text[self.at] == ")":
+            raise self.error(f"nothing follows this {sign}", at)
+        if self.text[self.at] in "-~":
+            raise self.error(f"two signs in a row; use parentheses, as in {sign}({self.text[self.at]}tag)")
+        node = self.operand()
+        self.refuse_settings(before)
+        return node
+
+    def operand(self) -> Node:
+        """A term, or a whole search in parentheses; the space after it is eaten."""
+        if self.at == len(self.text):
+            raise self.error("a tag is missing here")
+        if self.text[self.at] == ")":
+            hint = "nothing stands between these parentheses" if self.opened else "this ) closes nothing; remove it"
+            raise self.error(hint)
+        node = self.group() if self.text[self.at] == "(" else self.term()
+        self.space()
+        return node
+
+    def group(self) -> Node:
+        if len(self.opened) == _DEEPEST:
+            raise self.error(f"more than {_DEEPEST} parentheses inside each other")
+        start = self.at
+        self.opened.append(start)
+        self.at += 1
+        self.space()
+        if self.at == len(self.text):
+            raise self.error("this ( is never closed", start)
+        node = self.any()
+        if not self.text.startswith(")", self.at):
+            raise self.error("this ( is never closed", start)
+        self.at += 1
+        self.opened.pop()
+        return node
+
+    def term(self) -> Node:
+        prefix = _PREFIX.match(self.text, self.at)
+        if prefix and prefix[1].lower() in METATAGS:
+            return self.metatag(prefix[1].lower(), prefix.end())
+        start = self.at
+        word = self.taken(_WORD, balance=True)
+        if "*" in word:
+            self.at = start
+            return Wildcard(self.taken(_WORD, balance=False).lower(), start)
+        if word.lower() in ("and", "or"):
+            raise self.error(f'a tag is missing beside "{word}"', start)
+        return Tag(word.lower(), start)
+
+    def metatag(self, name: str, value_at: int) -> Node:
+        start, self.at = self.at, value_at
+        value = self.quoted() if self.text[value_at : value_at + 1] in _QUOTED else None
+        if value is None:
+            value = self.taken(_BARE, balance=False).replace("\\ ", " ")
+        try:
+            read = read_metatag(name, value)
+        except Malformed as error:
+            raise self.error(f"{name}: {error}", min(value_at, len(self.text))) from None
+        if isinstance(read, Order | Limit):
+            self.settings.append((read, start))
+            return All()
+        return Metatag(read, start)
+
+    def quoted(self) -> str:
+        """A value in quotation marks, with a backslash before any that is meant."""
+        quote = self.text[self.at]
+        match = _QUOTED[quote].match(self.text, self.at)
+        if not match:
+            raise self.error(f"this {quote} is never closed")
+        self.at = match.end()
+        if self.at < len(self.text) and not self.text[self.at].isspace() and self.text[self.at] != ")":
+            raise self.error("a space is missing after the quotation mark")
+        return match[1].replace(f"\\{quote}", quote)
+
+    def taken(self, pattern: re.Pattern[str], *, balance: bool) -> str:
+        """The characters of a term, leaving the `)` at its end that close a group.
+
+        With `balance`, a `)` belongs to the term while its parentheses are balanced: (foo_(bar)) is foo_(bar).
+        """
+        match = pattern.match(self.text, self.at)
+        assert match, "a term starts where a character is"
+        word = match[0]
+        for _ in self.opened:
+            if not word.endswith(")") or (balance and (_is_balanced(word) or word in _SMILEYS)):
+                break
+            word = word[:-1]
+        self.at += len(word)
+        return word
+
+    def keyword_ahead(self) -> bool:
+        return any(self._keyword(word) for word in ("and", "or"))
+
+    def keyword(self, word: str) -> bool:
+        """Eat `word` if it comes next as an operator: in any case, with space after it."""
+        if not self._keyword(word):
+            return False
+        start = self.at
+        self.at += len(word)
+        self.space()
+        if self.at == len(self.text) or self.text[self.at] == ")" or self.keyword_ahead():
+            raise self.error(f'a tag is missing after "{word}"', start)
+        return True
+
+    def _keyword(self, word: str) -> bool:
+        end = self.at + len(word)
+        return self.text[self.at : end].lower() == word and (
+            end == len(self.text) or self.text[end].isspace() or (bool(self.opened) and self.text[end] == ")")
+        )
+
+    def refuse_settings(self, before: int) -> None:
+        if len(self.settings) > before:
+            at = self.settings[before][1]
+            raise self.error("this applies to the whole search, so it cannot be negated or part of an or", at)
+
+    def space(self) -> None:
+        match = _SPACE.match(self.text, self.at)
+        assert match
+        self.at = match.end()
+
+    def error(self, message: str, at: int | None = None) -> QueryError:
+        return QueryError(message, self.text, self.at if at is None else at)
+
+
+def _both(parts: list[Node]) -> Node:
+    conditions = [part for part in parts if not isinstance(part, All)]
+    if len(conditions) == 1:
+        return conditions[0]
+    return And(tuple(conditions)) if conditions else All()
+
+
+def _is_balanced(word: str) -> bool:
+    depth = 0
+    for character in word:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0
