@@ -169,14 +169,11 @@ def _write_posts(
 
 
 def _held_out(connection: Connection, ids: NDArray[np.int64], recipe: Recipe) -> NDArray[np.bool_]:
-    names = recipe.split.hold_out
-    marks = ", ".join("?" for _ in names)
-    held: set[int] = set()
-    if names:
-        query = f"SELECT DISTINCT id FROM posts JOIN postings USING (entry) WHERE name IN ({marks})"
-        held = {row[0] for row in connection.execute(query, list(names)).fetchall()}
-        if not held:
-            raise InputError(f"split.hold_out: no post carries any of {', '.join(names)}. Check the spelling.")
+    held = {row[0] for row in connection.execute("SELECT id FROM posts JOIN held_out USING (entry)").fetchall()}
+    if recipe.split.hold_out and not held:
+        raise InputError(
+            f"split.hold_out: no post carries any of {', '.join(recipe.split.hold_out)}. Check the spelling."
+        )
     return np.array([post in held for post in ids.tolist()], dtype=bool)
 
 

@@ -71,10 +71,12 @@ def choose_vocabulary(
         f"CREATE OR REPLACE TABLE postings AS SELECT DISTINCT entry, coalesce(tag, written) AS name, category "
         f"FROM ({each}) LEFT JOIN aliases ON alias = written WHERE written <> ''"
     )
+    _drop_held_out(connection, recipe)
     # A name that appears under two categories (an old entry, a moved tag) is one tag, of the commoner category.
     counted = run(
         "SELECT name, arg_max(category, n), sum(n)::BIGINT FROM "
-        "(SELECT name, category, count(*) AS n FROM postings GROUP BY ALL) GROUP BY name"
+        "(SELECT name, category, count(*) FILTER (entry NOT IN (FROM held_out)) AS n FROM postings GROUP BY ALL) "
+        "GROUP BY name"
     ).fetchall()
     hidden = set(recipe.split.hold_out)
     kept = [
@@ -179,6 +181,15 @@ def _insert(connection: Connection, table: str, rows: Sequence[Iterable[object]]
     if rows:
         marks = ", ".join("?" for _ in list(rows[0]))
         connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(row) for row in rows])
+
+
+def _drop_held_out(connection: Connection, recipe: Recipe) -> None:
+    """Tags are chosen among what can be learned: the held-out posts keep their labels but are not counted."""
+    names = list(recipe.split.hold_out)
+    marks = ", ".join("?" for _ in names) or "NULL"
+    connection.execute(
+        f"CREATE OR REPLACE TABLE held_out AS SELECT DISTINCT entry FROM postings WHERE name IN ({marks})", names
+    )
 
 
 def _levels(connection: Connection) -> dict[str, str]:

@@ -1,0 +1,178 @@
+"""The stages from a dump to a model, and the demo that runs them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from efuda.cli.console import output, stop_on_signal
+
+__all__ = ["register"]
+
+Recipe = Annotated[str | None, typer.Option("--recipe", "-r", help="A recipe by name or path; see: efuda recipes")]
+Set = Annotated[list[str], typer.Option("--set", help="Override one key: section.key=value. May be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures; one a core by default.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (demo, prepare, train, export, calibrate, evaluate):
+        app.command()(command)
+
+
+def prepare(
+    metadata: Annotated[
+        list[Path], typer.Argument(help="Metadata files, or folders that hold posts*.json.", show_default=False)
+    ],
+    images: Annotated[Path, typer.Option(help="The folder of buckets, for example 512px/.")],
+    out: Annotated[Path, typer.Option(help="The dataset to write.")],
+    recipe: Recipe = None,
+    set_: Set = [],  # noqa: B006
+    overwrite: Annotated[bool, typer.Option(help="Make a finished dataset anew.")] = False,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Make a dataset from a Danbooru-style dump.
+
+    Posts are sampled, tags counted and cut, pictures found and verified, and everything split. Stop it whenever you like:
+    the same command goes on where it was, and pictures that did not change are not decoded twice.
+    """
+    from efuda.datasets import prepare as stage
+    from efuda.recipes import load_recipe
+
+    with output.progress() as progress:
+        dataset = stage(
+            metadata, images, out, load_recipe(recipe, set_), overwrite=overwrite, workers=workers, progress=progress
+        )
+    output.result({"funnel": dataset.funnel, "out": str(out)}, as_json=json, text=_funnel(dataset.funnel))
+    rejected = dataset.funnel["posts"] - dataset.funnel["images_verified"]
+    if rejected and not json:
+        output.say(f"{rejected:,} posts have no usable picture; the reasons are in {out / 'rejected.parquet'}.")
+    if not json:
+        output.say(f"Next: efuda train {out} --out RUN --recipe {recipe or 'RECIPE'}")
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(help="A dataset made by efuda prepare.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The run to write.")],
+    recipe: Recipe = None,
+    set_: Set = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Train a tagger on a dataset.
+
+    Ctrl-C keeps a checkpoint. The same command goes on from the last one, and ends with the same weights as a run that was
+    never stopped.
+    """
+    from efuda.artifacts import Dataset
+    from efuda.recipes import load_recipe
+    from efuda.training import train as stage
+
+    wanted = load_recipe(recipe, set_)
+    with stop_on_signal() as stop, output.progress() as progress:
+        run = stage(Dataset.open(dataset), out, wanted, progress=progress, stop=stop)
+    test = run.marker.counts["test_at_0.5"]
+    text = f"Test split, threshold 0.5: {_scores(test)}\nReport: {out / 'report.html'}"
+    output.result(
+        {"test_at_0.5": test, "best_epoch": run.marker.counts["best_epoch"], "out": str(out)}, as_json=json, text=text
+    )
+    if not json:
+        output.say(f"Next: efuda export {out} --out MODEL")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run made by efuda train.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The model directory to write.")],
+    checkpoint: Annotated[str, typer.Option(help="best (on validation) or last.")] = "best",
+    json: Json = False,
+) -> None:
+    """Write a model directory that every WD client loads: model.onnx, selected_tags.csv and what more efuda knows."""
+    from efuda.artifacts import Run
+    from efuda.training import export as stage
+
+    model = stage(Run.open(run), out, checkpoint=checkpoint)
+    text = f"{out}: {len(model.vocabulary):,} tags, checked against PyTorch."
+    output.result({"tags": len(model.vocabulary), "out": str(out)}, as_json=json, text=text)
+    if not json:
+        output.say(f"Next: efuda calibrate {out} {model_dataset(run)}")
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A model made by efuda export.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="The dataset it was trained on.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Fit the thresholds at which each tag is said to be present, on the validation split only."""
+    from efuda.artifacts import Dataset, Model
+    from efuda.evaluation import calibrate as stage
+
+    with output.progress() as progress:
+        fitted = stage(Model.open(model), Dataset.open(dataset), progress=progress)
+    rows = fitted.thresholds() or []
+    text = f"{len(rows):,} thresholds in {model / 'tag_thresholds.csv'}."
+    output.result({"tags": len(rows), "out": str(model / "tag_thresholds.csv")}, as_json=json, text=text)
+    if not json:
+        output.say(f"Next: efuda evaluate {model} {dataset}")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model made by efuda export.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="The dataset it was trained on.", show_default=False)],
+    split: Annotated[str, typer.Option(help="test, validation, train or unseen.")] = "test",
+    minimum_positives: Annotated[int, typer.Option(min=1, help="Leave rarer tags out of macro means and mAP.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; MODEL/evaluation-SPLIT by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on a split that it has not learned from."""
+    from efuda.artifacts import Dataset, Model
+    from efuda.evaluation import evaluate as stage
+
+    with output.progress() as progress:
+        found = stage(
+            Model.open(model),
+            Dataset.open(dataset),
+            split=split,
+            minimum_positives=minimum_positives,
+            progress=progress,
+        )
+    page = found.write(out or model / f"evaluation-{split}")
+    summary = found.summary()
+    lines = [f"{found.pictures:,} pictures, mAP {found.map:.4f} over {summary['tags_in_macro']} tags"]
+    for name in ("at_0.5", "calibrated"):
+        if summary[name]:
+            lines.append(f"{'threshold 0.5' if name == 'at_0.5' else 'calibrated':<14} {_scores(summary[name])}")
+    output.result({**summary, "report": str(page)}, as_json=json, text="\n".join([*lines, f"Report: {page}"]))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Everything goes here, for you to explore.")] = Path("demo"),
+    set_: Set = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Run the whole way on illustrations drawn on the spot: about ten minutes on two cores, no network."""
+    from efuda.demo import run_demo
+
+    with stop_on_signal() as stop, output.progress() as progress:
+        result = run_demo(out, overrides=set_, progress=progress, stop=stop)
+    output.result(result.data(), as_json=json, text=result.text())
+
+
+def model_dataset(run: Path) -> str:
+    """The dataset that a run was trained on, for a hint."""
+    from efuda.artifacts import Run
+
+    return str(Run.open(run).dataset)
+
+
+def _funnel(funnel: dict[str, int]) -> str:
+    return "\n".join(f"{name.replace('_', ' '):<16} {count:>12,}" for name, count in funnel.items())
+
+
+def _scores(scores: Any) -> str:
+    return (
+        f"micro P {scores['micro_precision']:.4f} R {scores['micro_recall']:.4f} F1 {scores['micro_f1']:.4f}   "
+        f"macro P {scores['macro_precision']:.4f} R {scores['macro_recall']:.4f} F1 {scores['macro_f1']:.4f}"
+    )
