@@ -64,7 +64,7 @@ class Evaluation:
         pictures, failed: measured, and left out because they could not be read.
         minimum_positives: tags with fewer positives in this split are left out of macro means and of mAP.
         at_half: every threshold 0.5, as the reference run has.
-        calibrated: the model's fitted thresholds; None where there are none, or where they were fitted on this very split.
+        calibrated: the model's fitted thresholds; None where there are none, or they were fitted on this split.
         average_precision: per tag, NaN without positives.
         map: mean over the tags with enough positives.
         shown: a few pictures, spread over the split.
@@ -149,9 +149,9 @@ class Evaluation:
     def _subtitle(self) -> str:
         left_out = f", {self.failed} unreadable ones left out" if self.failed else ""
         return (
-            f"{self.pictures:,} pictures of the split {self.split!r} of {self.dataset.root}{left_out}; macro means and mAP over "
-            f"{self.at_half.macro.tags} of {len(self.model.vocabulary)} tags, those with at least "
-            f"{self.minimum_positives} positives"
+            f"{self.pictures:,} pictures of the split {self.split!r} of {self.dataset.root}{left_out}; "
+            f"macro means and mAP over {self.at_half.macro.tags} of {len(self.model.vocabulary)} tags, those with at "
+            f"least {self.minimum_positives} positives"
         )
 
     def _card(self, shown: Shown) -> Picture:

@@ -1,15 +1,16 @@
 """Streaming multi-label measurements: scores and labels go in by the batch, precision, recall, F1 and AP come out.
 
-Memory is `tags × bins`, whatever the number of pictures. A score falls in the bin whose edges enclose it, so everything at
-a threshold on the grid of `1 / bins` is exact; average precision sees scores rounded down to that grid.
+Memory is `tags × bins`, whatever the number of pictures. A score falls in the bin whose edges enclose it, so
+everything at a threshold on the grid of `1 / bins` is exact; average precision sees scores rounded down to that grid.
 
     histogram = ScoreHistogram(tags=len(vocabulary))
     histogram.update(scores, labels)                      # float32 [n, tags], bool [n, tags]
     counts = histogram.counts(0.5)                        # or one threshold a tag
     counts.micro().f1, counts.macro().f1, histogram.mean_average_precision()
 
-Formulas: precision tp/(tp+fp), recall tp/(tp+fn), F1 2tp/(2tp+fp+fn). Micro pools the counts of all tags; macro is the mean
-over tags. A tag without positives has no recall and no F1: it is left out of every mean and counted, never scored 1.0.
+Formulas: precision tp/(tp+fp), recall tp/(tp+fn), F1 2tp/(2tp+fp+fn). Micro pools the counts of all tags; macro is
+the mean over tags. A tag without positives has no recall and no F1: it is left out of every mean and counted, never
+scored 1.0.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class ScoreHistogram:
         return Counts(tp, predicted - tp, self._positive.sum(axis=1) - tp)
 
     def curve(self, tags: list[int] | None = None) -> Counts:
-        """Pooled counts of these tags at every threshold of the grid, int64 [bins + 1]; entry k is the threshold k / bins."""
+        """Pooled counts of these tags at every threshold, int64 [bins + 1]; entry k is the threshold k / bins."""
         self._flush()
         rows = slice(None) if tags is None else tags
         return _at_every_threshold(self._all[rows].sum(axis=0)[None], self._positive[rows].sum(axis=0)[None], 0)

@@ -1,4 +1,4 @@
-"""Self-contained HTML reports: text, figures, tables that sort and filter, grids of pictures; one file, nothing from elsewhere.
+"""Self-contained HTML reports: text, figures, tables that sort and filter, grids of pictures, all in one file.
 
 report = Report("Training run", "12 epochs on 2,900 pictures")
 report.figure("Loss", line_plot({"train": (epochs, losses)}, x="epoch", y="loss"))
@@ -31,7 +31,7 @@ _COLOURS: Final = ("#e0457b", "#3d7de0", "#e08f2c", "#2f9e6e", "#8a63d2", "#7b87
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A tag under a picture: `kind` is "hit", "miss" (there, not predicted), "extra" (predicted, not there) or "plain"."""
+    """A tag under a picture: a "hit", a "miss" (true, not predicted), "extra" (predicted, not true) or "plain"."""
 
     text: str
     kind: str = "plain"

@@ -109,14 +109,26 @@ class _Lines:
     """For logs: a line when a step begins, every half minute, and when it is done."""
 
     def __init__(self) -> None:
-        self._step, self._last, self._pending = "", 0.0, ""
+        self._step, self._began, self._first, self._last, self._pending = "", 0.0, 0, 0.0, ""
 
     def __call__(self, step: str, done: int, total: int | None = None, *, unit: str = "", note: str = "") -> None:
         now = time.monotonic()
-        self._pending = f"{step}: {done:,}{f' of {total:,}' if total is not None else ''} {unit}  {note}".rstrip()
-        if step != self._step or done == total or now - self._last > _PLAIN_EVERY_S:
+        fresh = step != self._step
+        if fresh:
+            self._step, self._began, self._first = step, now, done
+        count = f"{done:,} of {total:,}" if total is not None else f"{done:,}"
+        self._pending = f"{step}: {count} {unit}{self._pace(now, done, total)}  {note}".rstrip()
+        if fresh or done == total or now - self._last > _PLAIN_EVERY_S:
             print(self._pending, file=sys.stderr, flush=True)
-            self._step, self._last, self._pending = step, now, ""
+            self._last, self._pending = now, ""
+
+    def _pace(self, now: float, done: int, total: int | None) -> str:
+        elapsed = now - self._began
+        if elapsed < 1 or done <= self._first:
+            return ""
+        rate = (done - self._first) / elapsed
+        left = "" if total is None or done >= total else f", {(total - done) / rate:,.0f} s left"
+        return f", {rate:,.1f} a second{left}"
 
     def close(self) -> None:
         if self._pending:

@@ -48,8 +48,8 @@ def tag(
 ) -> None:
     """Tag pictures: captions for training tools, or one file of results.
 
-    Folders are searched to any depth. A picture that cannot be read is reported and skipped. A sidecar that exists is left
-    alone, so the same command goes on where it was stopped.
+    Folders are searched to any depth. A picture that cannot be read is reported and skipped. A sidecar that exists
+    is left alone, so the same command goes on where it was stopped.
     """
     from efuda.images import find_pictures
     from efuda.tagging import Tagged, open_sink
@@ -89,8 +89,8 @@ def add(
 ) -> None:
     """Tag pictures and add them to a collection, which is created if need be.
 
-    Pictures stay where they are. Those that the collection already has from this model, unchanged, are left alone, so the
-    same command goes on where it was stopped, and picks up what is new.
+    Pictures stay where they are. Those that the collection already has from this model, unchanged, are left alone,
+    so the same command goes on where it was stopped, and picks up what is new.
     """
     from efuda.collection import Collection
     from efuda.images import find_pictures
@@ -127,7 +127,7 @@ def search(
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     json: Json = False,
 ) -> None:
-    """Find pictures by their tags, as on Danbooru: AND by a space, or, -, ~, parentheses, wildcards, ratings, ranges."""
+    """Find pictures by their tags, as on Danbooru: a space for AND, or, -, ~, parentheses, wildcards, ranges."""
     from efuda.collection import Collection
 
     with Collection.open(collection) as opened:

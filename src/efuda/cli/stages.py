@@ -37,8 +37,8 @@ def prepare(
 ) -> None:
     """Make a dataset from a Danbooru-style dump.
 
-    Posts are sampled, tags counted and cut, pictures found and verified, and everything split. Stop it whenever you like:
-    the same command goes on where it was, and pictures that did not change are not decoded twice.
+    Posts are sampled, tags counted and cut, pictures found and verified, and everything split. Stop it whenever you
+    like: the same command goes on where it was, and pictures that did not change are not decoded twice.
     """
     from efuda.datasets import prepare as stage
     from efuda.recipes import load_recipe
@@ -64,8 +64,8 @@ def train(
 ) -> None:
     """Train a tagger on a dataset.
 
-    Ctrl-C keeps a checkpoint. The same command goes on from the last one, and ends with the same weights as a run that was
-    never stopped.
+    Ctrl-C keeps a checkpoint. The same command goes on from the last one, and ends with the same weights as a run
+    that was never stopped.
     """
     from efuda.artifacts import Dataset
     from efuda.recipes import load_recipe
@@ -141,9 +141,8 @@ def evaluate(
     page = found.write(out or model / f"evaluation-{split}")
     summary = found.summary()
     lines = [f"{found.pictures:,} pictures, mAP {found.map:.4f} over {summary['tags_in_macro']} tags"]
-    for name in ("at_0.5", "calibrated"):
-        if summary[name]:
-            lines.append(f"{'threshold 0.5' if name == 'at_0.5' else 'calibrated':<14} {_scores(summary[name])}")
+    named = {"threshold 0.5": summary["at_0.5"], "calibrated": summary["calibrated"]}
+    lines += [f"{name:<14} {_scores(one)}" for name, one in named.items() if one]
     output.result({**summary, "report": str(page)}, as_json=json, text="\n".join([*lines, f"Report: {page}"]))
 
 

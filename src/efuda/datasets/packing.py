@@ -64,8 +64,8 @@ def locate(
 ) -> Iterator[Located | int]:
     """For each post its picture, or its bare id where there is none.
 
-    Bucketed (`0148/263148.jpg`, in four, three or no fixed digits) and flat layouts are tried; the one that last matched
-    is tried first.
+    Bucketed (`0148/263148.jpg`, in four, three or no fixed digits) and flat layouts are tried; the one that last
+    matched is tried first.
 
     Raises:
         InputError: `images` is no folder, or is empty.

@@ -32,9 +32,8 @@ def sample(connection: Connection, recipe: Recipe) -> dict[str, int]:
     Posts left out are in the table `rejected` (id, stage, reason, path).
     """
     run = connection.execute
-    run(
-        f"CREATE OR REPLACE TABLE sampled AS SELECT rowid AS entry, * FROM entries WHERE rowid % {recipe.posts.every} = 0"
-    )
+    every = recipe.posts.every
+    run(f"CREATE OR REPLACE TABLE sampled AS SELECT rowid AS entry, * FROM entries WHERE rowid % {every} = 0")
     run("CREATE OR REPLACE TABLE rejected (id BIGINT, stage VARCHAR, reason VARCHAR, path VARCHAR)")
     run("INSERT INTO rejected SELECT id, 'posts', 'no id', NULL FROM sampled WHERE id IS NULL OR id < 1 ORDER BY entry")
     run("CREATE OR REPLACE TABLE posts AS SELECT * FROM sampled WHERE id >= 1 ORDER BY entry")

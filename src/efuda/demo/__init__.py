@@ -232,8 +232,8 @@ def _row(name: str, one: Mapping[str, Any]) -> str:
 def _report(demo: Demo, log: Sequence[Mapping[str, Any]]) -> None:
     report = Report(
         "efuda demo",
-        f"{demo.dataset.funnel['images_verified']:,} illustrations drawn on the spot, {len(demo.model.vocabulary)} tags, a tagger "
-        "trained on them, and what it does on pictures it has not seen",
+        f"{demo.dataset.funnel['images_verified']:,} illustrations drawn on the spot, {len(demo.model.vocabulary)} "
+        "tags, a tagger trained on them, and what it does on pictures it has not seen",
     )
     funnel = demo.dataset.funnel
     report.figure(

@@ -1,6 +1,6 @@
-"""What training pictures go through: on the batch, on the device, decided by one generator so that a step can be repeated.
+"""What training pictures go through, on the batch, on the device; one generator decides, so a step can be repeated.
 
-Mirror, turn, zoom and shift are one affine map, sampled once; what comes into view from outside is white, as padding is.
+Mirror, turn, zoom and shift are one affine map, sampled once; what comes into view is white, as padding is.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `model.onnx` takes float32 [n, side, side, 3], BGR, 0–255, and gives, in this order:
 
-* `output`     [n, …]  probabilities: four ratings, all general tags, all characters, in the order of `selected_tags.csv`.
-                       Where the run did not learn ratings, those four columns are 0.
+* `output`     [n, …]  probabilities: four ratings, all general tags, all characters, in the order of
+                       `selected_tags.csv`. Where the run did not learn ratings, those four columns are 0.
 * `other`      [n, …]  probabilities of copyright, artist and meta tags (`other_tags.csv`); absent where there are none.
 * `embedding`  [n, …]  the pooled features.
 
@@ -165,7 +165,8 @@ def _check_parity(wrapped: _WdModel, tagger: Tagger, dataset: Dataset, preproces
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
             f"The exported model differs from PyTorch by {difference:.2g} on {len(batch)} pictures, more than "
-            f"{MAX_DIFFERENCE:g}, so it was not written. Please report the backbone and the versions that efuda doctor prints."
+            f"{MAX_DIFFERENCE:g}, so it was not written. Please report the backbone and the versions that efuda "
+            "doctor prints."
         )
 
 
@@ -200,14 +201,15 @@ tags: [image-tagging, danbooru, wd-tagger, efuda]
 ---
 # {run.root.resolve().name}
 
-A multi-label tagger for illustrations: `{recipe.model.backbone}` at {recipe.model.size} pixels, {len(run.vocabulary):,} tags,
-trained on {run.marker.counts["pictures"]:,} pictures with efuda {version("efuda")}.
+A multi-label tagger for illustrations: `{recipe.model.backbone}` at {recipe.model.size} pixels,
+{len(run.vocabulary):,} tags, trained on {run.marker.counts["pictures"]:,} pictures with efuda {version("efuda")}.
 
 `model.onnx` and `selected_tags.csv` are laid out as those of the WD taggers: float32 [n, {recipe.model.size},
 {recipe.model.size}, 3], BGR, 0–255, transparency on white, padded to a white square, bicubic; probabilities out.
 {ratings}{more}
-On the test split at the threshold 0.5: micro precision {test["micro_precision"]:.4f}, recall {test["micro_recall"]:.4f},
-F1 {test["micro_f1"]:.4f}; macro F1 {test["macro_f1"]:.4f}; mAP {test["map"]:.4f} over {test["tags"]} tags that occur there.
+On the test split at the threshold 0.5: micro precision {test["micro_precision"]:.4f}, recall
+{test["micro_recall"]:.4f}, F1 {test["micro_f1"]:.4f}; macro F1 {test["macro_f1"]:.4f}; mAP {test["map"]:.4f} over the
+{test["tags"]} tags that occur there.
 
     efuda tag PICTURES --model {run.root.resolve().name}
 """

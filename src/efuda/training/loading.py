@@ -25,7 +25,7 @@ __all__ = ["Batch", "batches", "shuffled"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`pictures` uint8 [n, side, side, 3] RGB; `rows`, `tags` say which label is on; `failed` pictures were unreadable."""
+    """`pictures` uint8 [n, side, side, 3] RGB; `rows`, `tags`: the labels that are on; `failed`: unreadable ones."""
 
     pictures: Tensor
     rows: Tensor

@@ -124,8 +124,8 @@ class Loop:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise Diverged(
-                f"The loss became {value} at step {step + 1} of {self.steps} (epoch {place.epoch + 1}). The last checkpoint is "
-                f"kept in {self.out / 'checkpoints'}; lower the rate with --set train.learning_rate="
+                f"The loss became {value} at step {step + 1} of {self.steps} (epoch {place.epoch + 1}). The last "
+                f"checkpoint is kept in {self.out / 'checkpoints'}; lower the rate with --set train.learning_rate="
                 f"{recipe.train.learning_rate / 10:g}, into another --out"
             )
         self.optimizer.zero_grad(set_to_none=True)

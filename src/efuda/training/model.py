@@ -26,7 +26,7 @@ class TagModel(nn.Module):
     """A backbone that ends in pooled features, and a linear head.
 
     Attributes:
-        classifier: the name that the library itself gives the classifier ("fc", "classifier"), for other people's loaders.
+        classifier: what the library itself calls the classifier ("fc", "classifier"), for other people's loaders.
     """
 
     def __init__(self, backbone: nn.Module, features: int, tags: int, classifier: str, dropout: float = 0.0) -> None:
@@ -85,8 +85,8 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, int, str]:
         url = getattr(getattr(models.get_model_weights(name), weights, None), "url", None)
         where = f"Download {url} and" if url else "Name one that exists, or"
         raise InputError(
-            f"model.weights = {weights!r}: torchvision cannot provide it ({error}). {where} set model.weights to the file's "
-            'path; "none" starts from random weights.'
+            f"model.weights = {weights!r}: torchvision cannot provide it ({error}). {where} set model.weights to "
+            "the path of a file; 'none' starts from random weights."
         ) from error
     classifier, last = [(path, part) for path, part in backbone.named_modules() if isinstance(part, nn.Linear)][-1]
     backbone.set_submodule(classifier, nn.Identity())
@@ -105,8 +105,8 @@ def _timm(name: str, weights: str) -> tuple[nn.Module, int, str]:
         backbone: Any = timm.create_model(name, pretrained=weights == "pretrained")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"model.weights = 'pretrained': timm cannot fetch the weights of {name} ({error}). Fetch the file elsewhere and "
-            'set model.weights to its path; "none" starts from random weights.'
+            f"model.weights = 'pretrained': timm cannot fetch the weights of {name} ({error}). Fetch the file "
+            'elsewhere and set model.weights to its path; "none" starts from random weights.'
         ) from error
     classifier = str(backbone.pretrained_cfg.get("classifier", "head"))
     backbone.reset_classifier(0)
@@ -152,7 +152,7 @@ def _read_state(path: Path) -> State:
 
 
 def _load(backbone: nn.Module, given: State, classifier: str, source: str) -> None:
-    """Load by name, or, where the names are another library's, by the order of the keys; shapes must agree throughout."""
+    """Load by name, or, where the names are another library's, by the order of the keys; every shape must agree."""
     own = backbone.state_dict()
     given = {key.removeprefix("module."): value for key, value in given.items()}
     if set(own) <= set(given):

@@ -14,7 +14,7 @@ __all__ = ["bce", "optimizer", "rate"]
 
 
 def bce(logits: Tensor, labels: Tensor, recipe: LossRecipe) -> Tensor:
-    """Binary cross-entropy of logits against labels, both [n, tags]: the mean over pictures of the mean or sum over tags."""
+    """Binary cross-entropy of logits and labels, both [n, tags]: mean or sum over tags, mean over pictures."""
     loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (loss.sum(dim=1) if recipe.reduction == "sum" else loss.mean(dim=1)).mean()
 

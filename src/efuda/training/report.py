@@ -25,8 +25,8 @@ def write_report(
     backbone = recipe.model.backbone
     report = Report(
         f"Training run {out.resolve().name}",
-        f"{backbone} at {recipe.model.size} pixels, {len(dataset.vocabulary):,} tags; epoch {best_epoch} of {len(log)} was best "
-        f"by {recipe.train.select} on validation",
+        f"{backbone} at {recipe.model.size} pixels, {len(dataset.vocabulary):,} tags; epoch {best_epoch} of {len(log)} "
+        f"was best by {recipe.train.select} on validation",
     )
     names = {
         "micro_precision": "precision",

@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt
+
+.PHONY: help demo test bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo ## the whole way on illustrations drawn on the spot (about ten minutes on two cores)
+	$(BIN)/efuda demo --out demo
+
+test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests with coverage
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: $(VENV)/.dev .venv-peers/.done ## every benchmark; the figures seen are in docs/benchmarks.md
+	$(BIN)/python benchmarks/base_install.py
+	$(BIN)/python benchmarks/stages.py
+
+clean: ## remove the environments, caches and the demo's results
+	rm -rf $(VENV) .venv-peers demo dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch is the largest part."
+	$(PIP) torch torchvision
+	$(PIP) -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e '.[dev]'
+	touch $@
+
+# Another project's loader, to prove that it reads our models; it pins an older numpy, hence a place of its own.
+.venv-peers/.done: Makefile
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --progress-bar off -q 'dghs-imgutils==0.19.0' onnxruntime
+	touch $@
