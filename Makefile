@@ -19,9 +19,8 @@ test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: $(VENV)/.dev .venv-peers/.done ## every benchmark; the figures seen are in docs/benchmarks.md
+bench: $(VENV)/.dev ## every benchmark; the figures seen are in docs/benchmarks.md
 	$(BIN)/python benchmarks/base_install.py
-	$(BIN)/python benchmarks/stages.py
 
 clean: ## remove the environments, caches and the demo's results
 	rm -rf $(VENV) .venv-peers demo dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

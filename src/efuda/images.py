@@ -108,7 +108,7 @@ def _check_size(picture: Image.Image, max_pixels: int, where: str) -> None:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return _eight_bits(picture).convert("RGB")
@@ -121,12 +121,17 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit and float greys, which `convert` would clip to white, scaled by their own range."""
+    """16-bit, 32-bit and float greys, which `convert` would clip to white, scaled to 0–255 and rounded."""
     wide = picture.convert("F")
-    low, high = wide.getextrema()
-    assert isinstance(low, float) and isinstance(high, float)
-    top = 65535.0 if high > 255 else 255.0 if high > 1 else 1.0
-    return wide.point(lambda value: value * (255.0 / top) + 0).convert("L")
+    top = 65535.0 if picture.mode.startswith("I;16") else _top(wide)
+    return wide.point(lambda value: value * (255.0 / top) + 0.5).convert("L")
+
+
+def _top(wide: Image.Image) -> float:
+    """What white is in a mode that does not say: judged by the brightest pixel."""
+    _, high = wide.getextrema()
+    assert isinstance(high, float)
+    return 65535.0 if high > 255 else 255.0 if high > 1 else 1.0
 
 
 def _reason(error: Exception) -> str:

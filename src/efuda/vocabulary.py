@@ -51,7 +51,7 @@ _WD_ORDER: Final = (
     Category.META,
 )
 # Danbooru's rule: printable ASCII, at most 170 characters, no '*' or ',', and none of these in front.
-_TAG_NAME: Final = re.compile(r"(?![-~_`%(){}\[\]/])[!-)+\-.-~]{1,170}|[:;>=][()\[\]{}|/<>_.^:;=3DdPpoOxX3-]+")
+_TAG_NAME: Final = re.compile(r"(?![-~_`%(){}\[\]/])[!-)+\-.-~]{1,170}")
 
 
 def is_tag_name(name: str) -> bool:
@@ -155,6 +155,8 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Tag]:
         )
     for row in reader:
         try:
+            if not row["name"]:
+                raise ValueError("no name")
             yield Tag(row["name"], Category(int(row["category"])), int(row.get("count") or 0))
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"{path}, line {reader.line_num}: not a tag row ({error}).") from error

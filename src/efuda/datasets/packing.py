@@ -12,6 +12,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -105,7 +106,9 @@ def pack(
     results: list[Packed] = []
     rejected = 0
     with ProcessPoolExecutor(
-        min(workers or os.cpu_count() or 1, max(len(jobs), 1)), mp_context=multiprocessing.get_context("spawn")
+        min(workers or os.cpu_count() or 1, max(len(jobs), 1)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_leave_interrupts_to_the_parent,
     ) as pool:
         futures = [pool.submit(_pack_chunk, *job) for job in jobs]
         try:
@@ -118,6 +121,11 @@ def pack(
             raise
     _remove_stale(shards, len(chunks))
     return results
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C reaches every process of the terminal; a worker finishes its chunk, the parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _find(images: Path, post: int, extension: str, layouts: list[str]) -> Located | int:

@@ -21,7 +21,7 @@ from efuda.datasets import prepare
 from efuda.demo.dump import Dump, render_dump
 from efuda.demo.floor import ridge_map
 from efuda.errors import Stopped
-from efuda.evaluation import Evaluation, calibrate, evaluate
+from efuda.evaluation import Evaluation, Measured, calibrate, evaluate
 from efuda.files import make_folder, write_json
 from efuda.images import find_pictures
 from efuda.progress import Progress, silent
@@ -98,7 +98,7 @@ def run_demo(
         Stopped: `stop` said so. The same command goes on.
     """
     seconds: dict[str, float] = {}
-    again = f"run the same command again, or look at what is in {out}"
+    again = "run the same command again"
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
@@ -108,28 +108,33 @@ def run_demo(
         yield
         seconds[name] = time.monotonic() - began
 
+    def watched(step: str, done: int, total: int | None = None, *, unit: str = "", note: str = "") -> None:
+        progress(step, done, total, unit=unit, note=note)
+        if stop():
+            raise Stopped(f"in the middle of {step}", again)
+
     make_folder(out)
     with timed("render"):
-        dump = render_dump(out / "dump", progress=progress, **({"posts": posts} if posts else {}))
+        dump = render_dump(out / "dump", progress=watched, **({"posts": posts} if posts else {}))
     recipe = load_recipe("demo", [f"split.hold_out={list(dump.held_out)}", *overrides])
     with timed("prepare"):
-        dataset = prepare([dump.root / "metadata"], dump.root / "512px", out / "dataset", recipe, progress=progress)
+        dataset = prepare([dump.root / "metadata"], dump.root / "512px", out / "dataset", recipe, progress=watched)
     with timed("train"):
-        model_run = _train(dataset, out / "run", recipe, progress, stop)
+        model_run = _train(dataset, out / "run", recipe, progress, stop)  # stops itself, after a checkpoint
     with timed("export"):
         model = _export(model_run, out / "model")
     with timed("calibrate"):
-        calibrate(model, dataset, progress=progress)
+        calibrate(model, dataset, progress=watched)
     with timed("evaluate"):
-        test = evaluate(model, dataset, minimum_positives=COMMON, progress=progress)
-        unseen = evaluate(model, dataset, split="unseen", minimum_positives=COMMON, progress=progress)
+        test = evaluate(model, dataset, minimum_positives=COMMON, progress=watched)
+        unseen = evaluate(model, dataset, split="unseen", minimum_positives=COMMON, progress=watched)
         for evaluation in (test, unseen):
             evaluation.write(out / "model" / f"evaluation-{evaluation.split}")
     with timed("floor"):
-        floor = ridge_map(dataset, minimum_positives=COMMON, progress=progress)
+        floor = ridge_map(dataset, minimum_positives=COMMON, progress=watched)
     with timed("tag"):
         tagger = Tagger.open(model.root)
-        _tag(tagger, _gallery(dataset, out / "pictures"), progress)
+        _tag(tagger, _gallery(dataset, out / "pictures"), watched)
     with timed("search"):
         found = _search(tagger, out / "pictures", out / "collection.db")
     demo = Demo(out, dump, dataset, model, floor, test, unseen, found, seconds)
@@ -165,8 +170,8 @@ def _gallery(dataset: Dataset, folder: Path) -> Path:
 
 
 def _tag(tagger: Tagger, folder: Path, progress: Progress) -> None:
-    pictures = list(find_pictures([folder]))
-    with open_sink("txt", tagger, replace=True) as sink:
+    with open_sink("txt", tagger) as sink:
+        pictures = [path for path in find_pictures([folder]) if sink.wants(path)]
         for done, result in enumerate(tag(tagger, pictures), start=1):
             assert isinstance(result, Tagged), result
             sink.write(result)
@@ -179,6 +184,11 @@ def _search(tagger: Tagger, folder: Path, path: Path) -> dict[str, Found]:
         results: Iterator[Tagged | Failed] = tag(tagger, collection.untagged(pictures, tagger.identity))
         collection.add(results, tagger)
         return {query: collection.search(query, limit=3) for query in QUERIES}
+
+
+def _used(evaluation: Evaluation) -> Measured:
+    assert evaluation.calibrated is not None, "the demo calibrates before it evaluates"
+    return evaluation.calibrated
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -225,7 +235,8 @@ def _row(name: str, one: Mapping[str, Any]) -> str:
     macro = [one[f"macro_{key}"] for key in ("precision", "recall", "f1")]
     widths = (8, 7, 7, 9, 7, 7, 7)
     return f"  {name:<44}" + "".join(
-        f"{value:>{width}.3f}" for value, width in zip([*micro, *macro, one["map"]], widths, strict=True)
+        f"{'–' if value is None else f'{value:.3f}':>{width}}"
+        for value, width in zip([*micro, *macro, one["map"]], widths, strict=True)
     )
 
 
@@ -256,7 +267,7 @@ def _report(demo: Demo, log: Sequence[Mapping[str, Any]]) -> None:
         {
             "mAP of ridge regression on pixels and colours": demo.floor,
             "mAP of the tagger": demo.test.map,
-            "macro F1 on art styles never seen": _numbers(demo.unseen)["macro_f1"],
+            "macro F1 on art styles never seen": _used(demo.unseen).macro.f1,
             "mAP on art styles never seen": demo.unseen.map,
         },
     )

@@ -16,10 +16,11 @@ __all__ = ["ridge_map"]
 
 _SIDE: Final = 24
 _LEVELS: Final = 6
+_ALPHA: Final = 300.0
 
 
 def ridge_map(dataset: Dataset, *, minimum_positives: int, progress: Progress) -> float:
-    """mAP on the test split of ridge regression (scikit-learn, alpha 10) fitted on the training split."""
+    """mAP on the test split of scikit-learn's ridge regression, fitted on the training split."""
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
 
@@ -29,7 +30,7 @@ def ridge_map(dataset: Dataset, *, minimum_positives: int, progress: Progress) -
     unknown = _features(test, len(train), total, progress)
     scaler = StandardScaler().fit(known)
     labels = train.labels(range(len(train)), len(dataset.vocabulary)).astype(np.float32)
-    values = Ridge(alpha=300.0).fit(scaler.transform(known), labels).predict(scaler.transform(unknown))
+    values = Ridge(alpha=_ALPHA).fit(scaler.transform(known), labels).predict(scaler.transform(unknown))
     histogram = ScoreHistogram(len(dataset.vocabulary))
     histogram.update(np.clip(values, 0, 1).astype(np.float32), test.labels(range(len(test)), len(dataset.vocabulary)))
     return histogram.mean_average_precision(minimum_positives=minimum_positives)

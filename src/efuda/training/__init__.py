@@ -23,7 +23,7 @@ from efuda.files import make_folder, write_text
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe
 from efuda.training.exporting import export
-from efuda.training.loop import Loop, measure
+from efuda.training.loop import Loop, changes, measure
 from efuda.training.report import write_report
 
 __all__ = ["Model", "Run", "export", "train"]
@@ -96,6 +96,6 @@ def _finished(out: Path, dataset: Dataset, recipe: Recipe) -> Run:
         )
     if run.marker.inputs["dataset"] != dataset.digest:
         raise MismatchError(f"{out} is a finished run on other posts than {dataset.root} has now. {another}")
-    if run.marker.recipe != recipe.model_dump(mode="json"):
-        raise MismatchError(f"{out} is a finished run of another recipe. {another}")
+    if changed := changes(run.marker.recipe, recipe):
+        raise MismatchError(f"{out} is a finished run of another recipe: {', '.join(changed)} changed. {another}")
     return run

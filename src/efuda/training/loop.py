@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from efuda.training.loading import Batch, batches, shuffled
 from efuda.training.model import TagModel, build
 from efuda.training.optim import bce, optimizer, rate
 
-__all__ = ["Loop", "measure"]
+__all__ = ["Loop", "changes", "measure"]
 
 REFERENCE_THRESHOLD: Final = 0.5
 
@@ -180,12 +180,15 @@ class Loop:
                     "place": self.place.__dict__,
                     "dataset": self.dataset.digest,
                     "vocabulary": self.dataset.vocabulary.digest,
-                    "recipe": self._recipe(),
+                    "recipe": _deciding(self.recipe),
                 },
                 beside,
             )
-        write_text(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.place.log))
+        self._write_log()
         self._saved_at = time.monotonic()
+
+    def _write_log(self) -> None:
+        write_text(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.place.log))
 
     def _resume(self) -> None:
         path = self.out / "checkpoints" / "last.pt"
@@ -199,6 +202,7 @@ class Loop:
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
         self.place = Place(**saved["place"])
+        self._write_log()  # a kill between the checkpoint and the log left the last entry out
         self._seen_before = self._seen()
 
     def _check(self, saved: dict[str, Any]) -> None:
@@ -207,21 +211,8 @@ class Loop:
             raise MismatchError(f"{self.out} was begun with other tags than {self.dataset.root} has now. {another}")
         if saved["dataset"] != self.dataset.digest:
             raise MismatchError(f"{self.out} was begun with other posts than {self.dataset.root} has now. {another}")
-        changed = sorted(
-            f"{section}.{key}"
-            for section, keys in self._recipe().items()
-            for key in keys
-            if saved["recipe"].get(section, {}).get(key) != keys[key]
-        )
-        if changed:
+        if changed := changes(saved["recipe"], self.recipe):
             raise MismatchError(f"{self.out} was begun with another recipe: {', '.join(changed)} changed. {another}")
-
-    def _recipe(self) -> dict[str, Any]:
-        """What decides the weights; the number of workers and the pace of checkpoints do not."""
-        recipe = self.recipe.model_dump(mode="json", include={"model", "augment", "loss", "train"})
-        for key in ("workers", "checkpoint_minutes"):
-            del recipe["train"][key]
-        return recipe
 
     def _maybe_stop(self) -> None:
         if self.stop():
@@ -266,6 +257,24 @@ class Loop:
         if self.recipe.train.workers is not None:
             return self.recipe.train.workers
         return (os.cpu_count() or 1) if self.device.type == "cuda" else 1
+
+
+def changes(before: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """The keys, as `section.key`, that decide the weights and had another value before."""
+    return sorted(
+        f"{section}.{key}"
+        for section, keys in _deciding(recipe).items()
+        for key in keys
+        if before.get(section, {}).get(key) != keys[key]
+    )
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights; the number of workers and the pace of checkpoints do not."""
+    sections = recipe.model_dump(mode="json", include={"model", "augment", "loss", "train"})
+    for key in ("workers", "checkpoint_minutes"):
+        del sections["train"][key]
+    return sections
 
 
 def measure(

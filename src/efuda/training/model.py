@@ -142,7 +142,7 @@ def _read_state(path: Path) -> State:
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise classes without a common base
-        raise InputError(f"model.weights: {path} is not a file of weights ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"model.weights: {path} is not a file of weights ({_first_line(error)}).") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -168,3 +168,7 @@ def _load(backbone: nn.Module, given: State, classifier: str, source: str) -> No
         )
     backbone.load_state_dict(matched)
     assert classifier not in own
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
