@@ -2,8 +2,8 @@
 
     python benchmarks/base_install.py [--model demo/model] [--picture demo/pictures/test/….jpg]
 
-Limits we set ourselves: 350 MB, 0.5 s, 2.5 s. Prints the median of five runs. The model is the demo's by default; without
-one, only size and start-up are measured, and that is said.
+Limits we set ourselves: 350 MB, 0.5 s, 2.5 s. Prints the median of five runs. The model is the demo's by default;
+without one, only size and start-up are measured, and that is said.
 """
 
 from __future__ import annotations

@@ -12,10 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from efuda.artifacts import Dataset, Model, Run
-from efuda.datasets import prepare
-from efuda.evaluation import calibrate
 from efuda.recipes import Recipe, load_recipe
-from efuda.training import export, train
 
 COLOURS = {"red": (210, 40, 50), "green": (40, 160, 70), "blue": (50, 80, 220), "white": (250, 250, 250)}
 SHAPES = ("circle", "square", "triangle")
@@ -123,6 +120,8 @@ def tiny_recipe() -> Callable[..., Recipe]:
 @pytest.fixture(scope="session")
 def dataset(dump: Path, tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The dataset of the drawn dump; tests must not change it."""
+    from efuda.datasets import prepare
+
     out = tmp_path_factory.mktemp("prepared") / "dataset"
     return prepare([dump / "metadata"], dump / "512px", out, tiny_recipe(), workers=1)
 
@@ -130,10 +129,15 @@ def dataset(dump: Path, tiny_recipe: Callable[..., Recipe], tmp_path_factory: py
 @pytest.fixture(scope="session")
 def run(dataset: Dataset, tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of six epochs, which learns the grounds and some of the shapes; tests must not change it."""
+    from efuda.training import train  # torch takes seconds: only tests that use it pay for it
+
     return train(dataset, tmp_path_factory.mktemp("trained") / "run", tiny_recipe("train.epochs=6"))
 
 
 @pytest.fixture(scope="session")
 def model(run: Run, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The run exported and calibrated; tests must not change it, `shutil.copytree` it to damage one."""
+    from efuda.evaluation import calibrate
+    from efuda.training import export
+
     return calibrate(export(run, tmp_path_factory.mktemp("exported") / "model"), dataset)

@@ -9,18 +9,34 @@ import os
 import signal
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from efuda.cli import about, pictures, stages
 from efuda.cli.console import output
-from efuda.errors import EfudaError
+from efuda.errors import EfudaError, Stopped
 
 __all__ = ["app", "main"]
 
+
+class _Efuda(TyperGroup):
+    """Meets an interruption before typer does, which would leave without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped("what was finished is kept", "run the same command again") from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; say nothing
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
     name="efuda",
+    cls=_Efuda,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,14 +64,9 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=True)
+        app(prog_name="efuda")
     except EfudaError as error:
         _fail(error, error.exit_code)
-    except KeyboardInterrupt as error:
-        _fail(error, 130, "Stopped. What was finished is kept: run the same command again to go on.")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; say nothing
-        sys.exit(0)
     except Exception as error:
         _fail(
             error,

@@ -79,7 +79,7 @@ def _make(
     workers: int | None,
     progress: Progress,
 ) -> tuple[dict[str, int], Vocabulary]:
-    bad = read_entries(connection, files, max_bad_lines=recipe.posts.max_bad_lines, progress=progress)
+    bad_lines, bad = read_entries(connection, files, max_bad_lines=recipe.posts.max_bad_lines, progress=progress)
     funnel = sample(connection, recipe)
     progress("tags", 0, None, unit="tags")
     vocabulary, aliases, unique = choose_vocabulary(connection, recipe, read_aliases(files))
@@ -101,7 +101,7 @@ def _make(
     order = ("train", "validation", "test", *(("unseen",) if recipe.split.hold_out else ()))
     return {
         "entries": funnel["entries"],
-        "bad_lines": len(bad),
+        "bad_lines": bad_lines,
         "sampled": funnel["sampled"],
         "unique_tags": unique,
         "kept_tags": len(vocabulary),

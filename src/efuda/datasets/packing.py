@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import tarfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -108,7 +109,7 @@ def pack(
     with ProcessPoolExecutor(
         min(workers or os.cpu_count() or 1, max(len(jobs), 1)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupts_to_the_parent,
+        initializer=_begin_worker,
     ) as pool:
         futures = [pool.submit(_pack_chunk, *job) for job in jobs]
         try:
@@ -121,6 +122,19 @@ def pack(
             raise
     _remove_stale(shards, len(chunks))
     return results
+
+
+def _begin_worker() -> None:
+    _leave_interrupts_to_the_parent()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed would otherwise wait for its next chunk for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _leave_interrupts_to_the_parent() -> None:

@@ -67,13 +67,13 @@ def choose_vocabulary(
         for category in recipe.vocabulary.categories
     )
     run(
-        f"CREATE OR REPLACE TABLE postings AS SELECT DISTINCT entry, coalesce(tag, written) AS name, category "
-        f"FROM ({each}) LEFT JOIN aliases ON alias = written WHERE written <> ''"
+        f"CREATE OR REPLACE TABLE postings AS SELECT entry, coalesce(tag, written) AS name, min(category) AS category "
+        f"FROM ({each}) LEFT JOIN aliases ON alias = written WHERE written <> '' GROUP BY ALL"
     )
     _drop_held_out(connection, recipe)
     # A name that appears under two categories (an old entry, a moved tag) is one tag, of the commoner category.
     counted = run(
-        "SELECT name, arg_max(category, n), sum(n)::BIGINT FROM "
+        "SELECT name, arg_max(category, 10 * n - category), sum(n)::BIGINT FROM "
         "(SELECT name, category, count(*) FILTER (entry NOT IN (FROM held_out)) AS n FROM postings GROUP BY ALL) "
         "GROUP BY name"
     ).fetchall()

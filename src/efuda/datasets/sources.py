@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from efuda.errors import MetadataError, MissingExtra
+from efuda.errors import MetadataError, MissingExtra, OutputError
 from efuda.progress import Progress, silent
 
 __all__ = ["CATEGORIES", "BadLine", "Connection", "connect", "find_metadata", "read_aliases", "read_entries"]
@@ -68,12 +68,26 @@ class BadLine:
 
 
 def connect(database: Path, *, memory: str = "1GB") -> Connection:
-    """A DuckDB database on disk, so that metadata of any size fits; raises MissingExtra."""
+    """A DuckDB scratch database on disk, so that metadata of any size fits; a damaged one is made anew.
+
+    Raises:
+        MissingExtra: DuckDB is not installed.
+        OutputError: another process is using it.
+    """
     try:
         import duckdb
     except ModuleNotFoundError as error:
         raise MissingExtra("Preparing a dataset", "train", "duckdb") from error
-    connection = duckdb.connect(str(database))
+    try:
+        connection = duckdb.connect(str(database))
+    except duckdb.Error as error:
+        if "lock" in str(error).lower():
+            raise OutputError(
+                f"{database} is in use: another efuda prepare is at work there. Wait for it, or choose another --out."
+            ) from error
+        for stale in database.parent.glob(f"{database.name}*"):  # and its write-ahead log
+            stale.unlink()
+        connection = duckdb.connect(str(database))
     connection.execute(f"SET memory_limit = '{memory}'; SET preserve_insertion_order = true")
     connection.execute("SET enable_progress_bar = false")
     return connection
@@ -103,13 +117,13 @@ def find_metadata(paths: Sequence[Path]) -> list[Path]:
 
 def read_entries(
     connection: Connection, files: Sequence[Path], *, max_bad_lines: float, progress: Progress = silent
-) -> list[BadLine]:
+) -> tuple[int, list[BadLine]]:
     """Fill the table `entries` (id, parent_id, rating, deleted, md5, ext, one list of names a category), in file order.
 
     `rowid` is the entry's number from 0. Lines that are not JSON objects are left out.
 
     Returns:
-        The first hundred bad lines a file.
+        How many lines were bad, and the first hundred of them a file.
 
     Raises:
         MetadataError: a file is of neither generation, or more than `max_bad_lines` of all lines are bad.
@@ -136,7 +150,7 @@ def read_entries(
         )
     if total == bad_count:
         raise MetadataError(f"{files[0]} and the other metadata files hold no posts.")
-    return bad
+    return bad_count, bad
 
 
 def read_aliases(files: Sequence[Path]) -> dict[str, str]:

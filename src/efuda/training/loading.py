@@ -6,6 +6,7 @@ batch. So neither the number of workers nor a restart in the middle of an epoch 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -68,8 +69,15 @@ def batches(
         batch_sampler=rows,
         num_workers=min(workers, len(rows)),
         collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach every process; the parent finishes its step with the workers' help."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: Sequence[tuple[NDArray[np.uint8], NDArray[np.int64]] | None]) -> Batch:

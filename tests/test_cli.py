@@ -1,0 +1,421 @@
+"""The command line: exit codes, what goes to which stream, data on request, and a set of flags that is kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import pytest
+import typer.main
+from conftest import TINY
+
+from efuda.artifacts import Dataset, Model, Run
+from efuda.cli import app, main
+from efuda.cli.console import output
+from efuda.recipes import load_recipe, recipe_names
+
+FLAGS: dict[str, set[str]] = {
+    "": {"--version", "--verbose", "-v", "--quiet", "-q", "--install-completion", "--show-completion"},
+    "demo": {"--out", "--set", "--json"},
+    "prepare": {"--images", "--out", "--recipe", "-r", "--set", "--overwrite", "--no-overwrite", "--workers", "--json"},
+    "train": {"--out", "--recipe", "-r", "--set", "--json"},
+    "export": {"--out", "--checkpoint", "--json"},
+    "calibrate": {"--json"},
+    "evaluate": {"--split", "--minimum-positives", "--out", "--json"},
+    "tag": {
+        *("--model", "-m", "--to", "--out", "--threshold", "--replace", "--no-replace", "--batch", "--dry-run"),
+        "--json",
+    },
+    "collection": set(),
+    "collection add": {"--model", "-m", "--threshold", "--batch", "--json"},
+    "collection status": {"--json"},
+    "search": {"--limit", "--offset", "--paths", "--json"},
+    "models": {"--json"},
+    "recipes": {"--json"},
+    "doctor": {"--json"},
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Efuda = Callable[..., Done]
+
+
+@pytest.fixture
+def efuda(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Efuda]:
+    """Run a command in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["efuda", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        text = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Done(left.value.code, text.out, text.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+    output.verbosity = 0
+
+
+@pytest.fixture
+def pictures(dump: Path, tmp_path: Path) -> Path:
+    """A folder of ten pictures from the dump."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in sorted((dump / "512px").rglob("*.jpg"))[:10]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collection(model: Model, dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of the whole dump; tests only search it."""
+    from efuda.collection import Collection
+    from efuda.images import find_pictures
+    from efuda.tagging import Tagger, tag
+
+    path = tmp_path_factory.mktemp("collection") / "art.efuda"
+    tagger = Tagger.open(model.root)
+    with Collection.open(path, create=True) as opened:
+        opened.add(tag(tagger, find_pictures([dump / "512px"])), tagger)
+    return path
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its name, groups and the program itself included."""
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for sub, inner in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {sub}".strip(), inner)
+
+    return walk("", typer.main.get_command(app))
+
+
+# Flags and help
+
+
+def test_flags_are_these_and_no_others() -> None:
+    """A new flag is a conscious change: values belong in recipes."""
+    found = {
+        name: {
+            text
+            for parameter in command.params
+            if parameter.param_type_name == "option"
+            for text in (*parameter.opts, *parameter.secondary_opts)
+        }
+        for name, command in commands()
+    }
+    assert found == FLAGS
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_help_of_every_command(name: str, efuda: Efuda) -> None:
+    done = efuda(*name.split(), "--help")
+    assert done.code == 0
+    assert "Usage: efuda" in done.out
+    assert efuda(*name.split(), "-h").out == done.out
+    assert all(flag in done.out for flag in FLAGS[name] if not flag.startswith("--no-"))
+
+
+def test_version(efuda: Efuda) -> None:
+    assert efuda("--version") == Done(0, f"efuda {importlib.metadata.version('efuda')}\n", "")
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["tag", "pictures"],  # no --model
+        ["tag", "pictures", "--model", "model", "--no-such-flag"],
+        ["tag", "pictures", "--model", "model", "--threshold", "2"],
+        ["train", "dataset"],
+        ["evaluate"],
+    ],
+)
+def test_usage_is_2(arguments: list[str], efuda: Efuda) -> None:
+    done = efuda(*arguments)
+    assert done.code == 2
+    assert "Usage: efuda" in done.err
+    assert done.out == ""
+
+
+def test_flags_that_do_not_go_together_are_2(efuda: Efuda, model: Model, pictures: Path) -> None:
+    both = efuda("tag", pictures, "--model", model.root, "--to", "jsonl", "--json")
+    assert both.code == 2 and "name a file with --out" in both.err
+    unknown = efuda("tag", pictures, "--model", model.root, "--to", "xml")
+    assert unknown.code == 2 and "choose one of txt, json, jsonl, csv" in unknown.err
+    assert [*pictures.glob("*.txt")] == []
+
+
+def test_unknown_recipe_key_is_3_and_names_the_nearest(efuda: Efuda, dataset: Dataset, tmp_path: Path) -> None:
+    done = efuda("train", dataset.root, "--out", tmp_path / "run", "--set", "train.epoch=3")
+    assert done.code == 3
+    assert done.err.startswith("efuda: ") and "unknown key train.epoch; did you mean epochs?" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train {tmp} --out {tmp}/run",
+        "export {tmp} --out {tmp}/model",
+        "calibrate {tmp} {tmp}",
+        "evaluate {tmp} {tmp}",
+        "tag {tmp} --model {tmp}",
+        "collection add {tmp}/art.efuda {tmp} --model {tmp}",
+        "collection status {tmp}/absent.efuda",
+        "search {tmp}/absent.efuda circle",
+        "models {tmp}",
+        "recipes no-such-recipe",
+        "prepare {tmp} --images {tmp} --out {tmp}/dataset",
+    ],
+)
+def test_bad_input_is_3_in_one_sentence(command: str, efuda: Efuda, tmp_path: Path) -> None:
+    done = efuda(*command.format(tmp=tmp_path).split())
+    assert done.code == 3, done
+    assert done.err.startswith("efuda: ")
+    assert "Traceback" not in done.err and "bug" not in done.err
+    assert done.out == ""
+
+
+def test_verbose_shows_where_an_error_came_from(efuda: Efuda, tmp_path: Path) -> None:
+    done = efuda("-v", "models", tmp_path)
+    assert done.code == 3
+    assert "Traceback" in done.err and "ArtifactError" in done.err
+
+
+def test_unwritable_out_is_3(efuda: Efuda, dataset: Dataset, run: Run, model: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    for command in (
+        ["train", dataset.root, "--out", out],
+        ["export", run.root, "--out", out],
+        ["evaluate", model.root, dataset.root, "--out", out],
+        ["tag", tmp_path, "--model", model.root, "--to", "csv", "--out", out],
+    ):
+        done = efuda(*command)
+        assert done.code == 3, done
+        assert "cannot be written" in done.err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_picture_that_fails_is_1_and_the_others_are_tagged(efuda: Efuda, model: Model, pictures: Path) -> None:
+    (pictures / "text.jpg").write_text("no picture")
+    done = efuda("tag", pictures, "--model", model.root)
+    assert done.code == 1
+    assert "10 pictures tagged" in done.out
+    assert f"skipped {pictures / 'text.jpg'}: " in done.err
+    assert len([*pictures.glob("*.txt")]) == 10
+    assert not (pictures / "text.txt").exists()
+
+
+# The way from a dump to a search
+
+
+def test_prepare(efuda: Efuda, dump: Path, tmp_path: Path) -> None:
+    overrides = [word for one in TINY for word in ("--set", one)]
+    command = ["prepare", dump / "metadata", "--images", dump / "512px", "--out", tmp_path / "dataset", *overrides]
+    done = efuda(*command, "--workers", 1, "--json")
+    assert done.code == 0
+    assert done.data["funnel"]["images_verified"] == 120
+    text = efuda(*command)
+    assert "images verified" in text.out and "Next: efuda train" in text.err
+
+
+def test_stages_from_run_to_report(efuda: Efuda, run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    exported = efuda("export", run.root, "--out", tmp_path / "model")
+    assert exported.code == 0 and "7 tags, checked against PyTorch" in exported.out
+    assert f"Next: efuda calibrate {tmp_path / 'model'} {dataset.root}" in exported.err
+    assert efuda("models", tmp_path, "--json").data[0]["thresholds"] == "the family's defaults"
+    calibrated = efuda("calibrate", tmp_path / "model", dataset.root, "--json")
+    assert calibrated.code == 0 and calibrated.data["tags"] == 7
+    evaluated = efuda("evaluate", tmp_path / "model", dataset.root)
+    assert evaluated.code == 0
+    assert "threshold 0.5" in evaluated.out and "calibrated" in evaluated.out
+    assert (tmp_path / "model" / "evaluation-test" / "report.html").is_file()
+
+
+def test_evaluate_json(efuda: Efuda, model: Model, dataset: Dataset, tmp_path: Path) -> None:
+    done = efuda("evaluate", model.root, dataset.root, "--out", tmp_path / "report", "--json")
+    assert done.code == 0
+    assert done.data["split"] == "test" and done.data["pictures"] == 29
+    assert done.data["calibrated"]["micro_f1"] > 0.5
+    assert Path(done.data["report"]).is_file()
+    unknown = efuda("evaluate", model.root, dataset.root, "--split", "exam", "--out", tmp_path / "other")
+    assert unknown.code == 3 and "no posts in the split 'exam'" in unknown.err
+
+
+def test_tag_json_and_again(efuda: Efuda, model: Model, pictures: Path) -> None:
+    first = efuda("tag", pictures, "--model", model.root, "--json")
+    assert first.code == 0
+    assert first.data == {"found": 10, "tagged": 10, "to_tag": 10, "kept": 0, "failed": []}
+    again = efuda("tag", pictures, "--model", model.root)
+    assert again.code == 0 and "0 pictures tagged, 10 had one already." in again.out
+    replaced = efuda("tag", pictures, "--model", model.root, "--replace", "--json")
+    assert replaced.data["tagged"] == 10
+    assert len([*pictures.glob("*.txt.bak")]) == 10
+
+
+def test_tag_dry_run_writes_nothing(efuda: Efuda, model: Model, pictures: Path) -> None:
+    done = efuda("tag", pictures, "--model", model.root, "--dry-run")
+    assert done.code == 0 and "10 pictures would be tagged" in done.out
+    assert len([*pictures.iterdir()]) == 10
+
+
+def test_tag_to_standard_output_carries_results_alone(efuda: Efuda, model: Model, pictures: Path) -> None:
+    done = efuda("tag", pictures, "--model", model.root, "--to", "jsonl", "--threshold", "0")
+    assert done.code == 0
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [Path(line["path"]) for line in lines] == sorted(pictures.iterdir())
+    assert all(len(line["tags"]) == 7 for line in lines)
+    assert "10 pictures tagged" in done.err
+
+
+def test_quiet_prints_results_and_errors_only(efuda: Efuda, model: Model, pictures: Path) -> None:
+    assert efuda("-q", "tag", pictures, "--model", model.root) == Done(0, "", "")
+
+
+def test_collection_add_and_status(efuda: Efuda, model: Model, pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "art.efuda"
+    (pictures / "text.jpg").write_text("no picture")
+    done = efuda("collection", "add", path, pictures, "--model", model.root, "--json")
+    assert done.code == 1
+    assert (done.data["added"], done.data["kept"]) == (10, 0)
+    assert [Path(one["path"]).name for one in done.data["failed"]] == ["text.jpg"]
+    (pictures / "text.jpg").unlink()
+    again = efuda("collection", "add", path, pictures, "--model", model.root)
+    assert again.code == 0 and "0 pictures added, 0 updated, 10 unchanged" in again.out
+    status = efuda("collection", "status", path)
+    assert status.code == 0 and "most used" in status.out
+    assert efuda("collection", "status", path, "--json").data["pictures"] == 10
+
+
+def test_search(efuda: Efuda, collection: Path) -> None:
+    done = efuda("search", collection, "red_background", "--json", "--limit", 3)
+    assert done.code == 0
+    assert done.data["total"] > 10 and len(done.data["pictures"]) == 3
+    assert all("red_background" in one["tags"] for one in done.data["pictures"])
+    paths = efuda("search", collection, "red_background", "--paths", "--limit", 3)
+    assert paths.out.splitlines() == [one["path"] for one in done.data["pictures"]]
+    later = efuda("search", collection, "red_background", "--paths", "--limit", 1, "--offset", 2)
+    assert later.out.splitlines() == paths.out.splitlines()[2:]
+    text = efuda("search", collection, "red_background blue_background")
+    assert text.code == 0 and text.out.splitlines()[0] == "0 pictures"
+
+
+def test_search_that_is_not_understood_shows_the_place(efuda: Efuda, collection: Path) -> None:
+    done = efuda("search", collection, "circle (square")
+    assert done.code == 3
+    message, query, caret = done.err.splitlines()
+    assert message.startswith("efuda: ")
+    assert query.strip() == "circle (square"
+    assert caret.index("^") >= query.index("(")
+    assert set(caret.strip()) == {"^"}
+
+
+# What there is
+
+
+def test_models(efuda: Efuda, model: Model) -> None:
+    (one,) = efuda("models", model.root, "--json").data
+    assert (one["layout"], one["tags"], one["size"], one["thresholds"]) == ("efuda", 7, "64 px", "calibrated")
+    assert "calibrated" in efuda("models", model.root.parent).out
+    known = efuda("models", "--json").data
+    assert "SmilingWolf/wd-vit-tagger-v3" in {entry["repository"] for entry in known}
+    assert "SmilingWolf/wd-vit-tagger-v3" in efuda("models").out
+
+
+def test_recipes(efuda: Efuda, tmp_path: Path) -> None:
+    assert set(efuda("recipes", "--json").data) == set(recipe_names())
+    assert "reference" in efuda("recipes").out
+    text = efuda("recipes", "reference")
+    (tmp_path / "mine.toml").write_text(text.out)
+    assert load_recipe(str(tmp_path / "mine.toml")) == load_recipe("reference")
+    assert efuda("recipes", "reference", "--json").data["train"]["batch"] == 16
+
+
+def test_doctor(efuda: Efuda) -> None:
+    found = efuda("doctor", "--json")
+    assert found.code == 0
+    assert found.data["machine"]["efuda"] == importlib.metadata.version("efuda")
+    assert found.data["extras"]["base"]["numpy"] == importlib.metadata.version("numpy")
+    assert "numpy" in efuda("doctor").out
+
+
+# Interrupted
+
+
+def test_interrupted_tagging_is_130_and_keeps_what_was_done(efuda: Efuda, model: Model, pictures: Path) -> None:
+    source = next(pictures.iterdir())
+    for number in range(4000):
+        os.link(source, pictures / f"again{number}.jpg")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if [*pictures.glob("*.txt")]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        done = efuda("tag", pictures, "--model", model.root)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert done.code == 130
+    assert "run the same command again" in done.err
+    assert 0 < len([*pictures.glob("*.txt")]) < 4010
+
+
+def test_ctrl_c_during_training_keeps_a_checkpoint(efuda: Efuda, dataset: Dataset, tmp_path: Path) -> None:
+    overrides = [word for one in [*TINY, "train.epochs=3"] for word in ("--set", one)]
+    command = ["train", str(dataset.root), "--out", str(tmp_path / "run"), *overrides]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "efuda", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("train: ")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "Stopping after this step" in err
+    assert "a checkpoint of step" in err and "run the same command again" in err
+    assert out == ""
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+    assert not (tmp_path / "run" / "efuda.json").exists()
+    done = efuda(*command)
+    assert done.code == 0
+    assert "Test split, threshold 0.5" in done.out and "Next: efuda export" in done.err
+    assert Run.open(tmp_path / "run").marker.counts["epochs"] == 3

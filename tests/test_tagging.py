@@ -1,0 +1,314 @@
+"""Tagging: our directories and the WD family's, pictures in order, failures that stop nothing, and the sinks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import draw
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from efuda.artifacts import Model
+from efuda.errors import ArtifactError, MismatchError, OutputError, UsageError
+from efuda.images import read_rgb
+from efuda.tagging import SINKS, Failed, Tagged, Tagger, open_sink, tag
+from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
+
+WD_TAGS = Vocabulary(
+    [*(Tag(name, Category.RATING) for name in RATINGS), Tag("bluish"), Tag("reddish"), Tag("ao", Category.CHARACTER)]
+)
+
+
+def wd_directory(root: Path, *, fixed_batch: bool, tags: Vocabulary = WD_TAGS, size: int = 32) -> Path:
+    """A tagger as small as can be: the scores follow from the mean blue and red. v2 names, or those of v3."""
+    root.mkdir()
+    tags.write_csv(root / "selected_tags.csv")
+    # BGR means in 0–255 → ratings 0.5; bluish when B > 128; reddish when R > 128; the character when B > 200.
+    weights = np.zeros((3, 7), np.float32)
+    weights[0, 4] = weights[2, 5] = weights[0, 6] = 0.1
+    bias = np.array([0, 0, 0, 0, -12.8, -12.8, -20], np.float32)
+    names = ("input_1:0", "predictions_sigmoid") if fixed_batch else ("input", "output")
+    batch: int | str = 1 if fixed_batch else "batch"
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", [names[0]], ["means"], axes=[1, 2], keepdims=0),
+            helper.make_node("MatMul", ["means", "weights"], ["weighed"]),
+            helper.make_node("Add", ["weighed", "bias"], ["logits"]),
+            helper.make_node("Sigmoid", ["logits"], [names[1]]),
+        ],
+        "wd",
+        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [batch, size, size, 3])],
+        [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, [batch, 7])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(made)
+    onnx.save(made, root / "model.onnx")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tagger(model: Model) -> Tagger:
+    return Tagger.open(model.root, threads=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Twelve pictures of different sizes and formats, in no alphabetical order."""
+    rng, paths = random.Random(3), []
+    for number in range(12):
+        suffix = ("jpg", "png", "webp")[number % 3]
+        path = tmp_path / "pictures" / f"{(7 * number) % 12:02d}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        drawn = draw(rng.choice(["red", "green", "blue", "white"]), rng.choice(["circle", "square"]), rng)
+        drawn.resize((40 + 5 * number, 64)).save(path)
+        paths.append(path)
+    return paths
+
+
+# Opening
+
+
+def test_our_own_directory(model: Model, tagger: Tagger) -> None:
+    fitted = model.thresholds()
+    assert fitted is not None
+    assert (tagger.layout, tagger.batch, tagger.calibrated) == ("efuda", None, True)
+    assert tagger.vocabulary == model.vocabulary
+    assert tagger.thresholds.tolist() == pytest.approx([row.threshold for row in fitted])
+    assert tagger.name == "model"
+    assert tagger.identity.startswith("model@") and len(tagger.identity) == len("model@") + 12
+
+
+@pytest.mark.parametrize("fixed_batch", [True, False], ids=["v2", "v3"])
+def test_directory_of_the_wd_family(fixed_batch: bool, tmp_path: Path) -> None:
+    tagger = Tagger.open(wd_directory(tmp_path / "wd", fixed_batch=fixed_batch))
+    assert (tagger.layout, tagger.batch, tagger.calibrated) == ("wd", 1 if fixed_batch else None, False)
+    assert tagger.preprocess.size == 32
+    assert tagger.thresholds[4:].tolist() == pytest.approx([0.35, 0.35, 0.85])
+    colours = {"red.png": (255, 0, 0), "blue.png": (0, 0, 255), "dim.png": (0, 0, 150)}
+    for name, colour in colours.items():
+        Image.new("RGB", (50, 50), colour).save(tmp_path / name)
+    red, blue, dim = tag(tagger, [tmp_path / name for name in colours])
+    assert isinstance(red, Tagged) and isinstance(blue, Tagged) and isinstance(dim, Tagged)
+    assert [name for name, _ in red.present(tagger)] == ["reddish"]
+    assert [name for name, _ in blue.present(tagger)] == ["bluish", "ao"]
+    assert [name for name, _ in dim.present(tagger)] == ["bluish"]
+    assert dim.scores[4] == pytest.approx(1 / (1 + np.exp(-2.2)), abs=1e-5)
+    assert dim.ratings(tagger) == pytest.approx(dict.fromkeys(RATINGS, 0.5))
+
+
+def test_one_threshold_for_all(tagger: Tagger) -> None:
+    high = tagger.with_threshold(0.99)
+    assert set(high.thresholds.tolist()) == {np.float32(0.99)}
+    assert high.identity == tagger.identity
+
+
+def test_directory_without_a_model(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(ArtifactError, match=r"holds no model\.onnx"):
+        Tagger.open(tmp_path)
+    shutil.copy(model.root / "model.onnx", tmp_path)
+    with pytest.raises(ArtifactError, match=r"no selected_tags\.csv"):
+        Tagger.open(tmp_path)
+
+
+def test_truncated_model(model: Model, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model.root, copy)
+    whole = (copy / "model.onnx").read_bytes()
+    (copy / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match=r"model\.onnx cannot be loaded"):
+        Tagger.open(copy)
+    (copy / "model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError):
+        Tagger.open(copy)
+
+
+@pytest.mark.parametrize("layout", ["efuda", "wd"])
+def test_tag_list_of_another_length(layout: str, model: Model, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    if layout == "wd":
+        wd_directory(copy, fixed_batch=False)
+    else:
+        shutil.copytree(model.root, copy)
+    lines = (copy / "selected_tags.csv").read_text().splitlines(keepends=True)
+    (copy / "selected_tags.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(MismatchError, match=r"selected_tags\.csv|tag list"):
+        Tagger.open(copy)
+
+
+def test_thresholds_of_other_tags(model: Model, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model.root, copy)
+    path = copy / "tag_thresholds.csv"
+    path.write_text(path.read_text().replace("circle,", "sphere,"))
+    with pytest.raises(MismatchError, match=r"lists other tags than the model\. Run: efuda calibrate"):
+        Tagger.open(copy)
+
+
+@pytest.mark.parametrize("shape", [["batch", 3, 32, 32], ["batch", 12]])
+def test_model_that_is_no_wd_tagger(shape: list[int | str], tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("input", "output")]
+    graph = helper.make_graph([helper.make_node("Sigmoid", ["input"], ["output"])], "other", values[:1], values[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(made, tmp_path / "model.onnx")
+    Vocabulary([Tag(str(number)) for number in range(12)]).write_csv(tmp_path / "selected_tags.csv")
+    with pytest.raises(ArtifactError, match="no tagger of the WD family"):
+        Tagger.open(tmp_path)
+
+
+# The pipeline
+
+
+@pytest.mark.parametrize(("batch", "workers"), [(1, 1), (5, 3), (64, 2)])
+def test_order_is_kept_and_scores_do_not_depend_on_the_batch(
+    batch: int, workers: int, tagger: Tagger, pictures: list[Path]
+) -> None:
+    results = list(tag(tagger, pictures, batch=batch, workers=workers))
+    assert [result.path for result in results] == pictures
+    for result in results:
+        assert isinstance(result, Tagged)
+        picture = read_rgb(result.path)
+        alone = tagger.scores(tagger.preprocess.array(picture)[None])[0]
+        assert result.size == picture.size
+        assert np.allclose(result.scores, alone, atol=1e-5)
+
+
+def test_unreadable_pictures_fail_alone(tagger: Tagger, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "half.png").write_bytes(pictures[1].read_bytes()[:200])
+    listed = [tmp_path / "text.jpg", *pictures[:3], tmp_path / "half.png", pictures[3], tmp_path / "absent.jpg"]
+    results = list(tag(tagger, listed, batch=2))
+    assert [result.path for result in results] == listed
+    assert [isinstance(result, Failed) for result in results] == [True, False, False, False, True, False, True]
+    assert all(result.reason for result in results if isinstance(result, Failed))
+
+
+def test_nothing_to_tag(tagger: Tagger) -> None:
+    assert list(tag(tagger, [])) == []
+
+
+def test_pictures_are_read_a_few_batches_ahead_only(tagger: Tagger, pictures: list[Path]) -> None:
+    taken = 0
+
+    def counted() -> object:
+        nonlocal taken
+        for path in pictures:
+            taken += 1
+            yield path
+
+    results = tag(tagger, counted(), batch=1)  # type: ignore[arg-type]
+    next(results)
+    assert taken <= 4
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_present_is_best_first_at_the_thresholds(tagger: Tagger) -> None:
+    scores = np.array([0.9, 0.99, 0.0, 0.95, 0.0, 0.0, 0.0], np.float32)
+    result = Tagged(Path("one.jpg"), (64, 64), scores)
+    names = tagger.vocabulary.names
+    assert [name for name, _ in result.present(tagger)] == [names[1], names[3], names[0]]
+    on_the_edge = Tagged(Path("one.jpg"), (64, 64), tagger.thresholds)
+    assert len(on_the_edge.present(tagger)) == 7
+    assert result.ratings(tagger) == {}
+
+
+# Where tags go
+
+
+def result_for(path: Path, tagger: Tagger) -> Tagged:
+    scores = np.zeros(len(tagger.vocabulary), np.float32)
+    scores[tagger.vocabulary.index["red_background"]], scores[tagger.vocabulary.index["circle"]] = 0.98765, 0.75
+    return Tagged(path, (30, 20), scores)
+
+
+def test_caption_beside_the_picture(tagger: Tagger, tmp_path: Path) -> None:
+    picture = tmp_path / "a.b.jpg"
+    with open_sink("txt", tagger) as sink:
+        assert sink.wants(picture)
+        sink.write(result_for(picture, tagger))
+        assert not sink.wants(picture)
+    assert (tmp_path / "a.b.txt").read_bytes() == b"red_background, circle\n"
+
+
+def test_existing_caption_is_left_alone(tagger: Tagger, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("by hand")
+    with open_sink("txt", tagger) as sink:
+        assert not sink.wants(tmp_path / "a.jpg")
+        assert sink.wants(tmp_path / "b.jpg")
+    assert (tmp_path / "a.txt").read_text() == "by hand"
+
+
+def test_replaced_caption_is_kept_as_bak(tagger: Tagger, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("by hand")
+    with open_sink("txt", tagger, replace=True) as sink:
+        assert sink.wants(tmp_path / "a.jpg")
+        sink.write(result_for(tmp_path / "a.jpg", tagger))
+    assert (tmp_path / "a.txt").read_text() == "red_background, circle\n"
+    assert (tmp_path / "a.txt.bak").read_text() == "by hand"
+
+
+def test_json_beside_the_picture(tagger: Tagger, tmp_path: Path) -> None:
+    with open_sink("json", tagger) as sink:
+        sink.write(result_for(tmp_path / "a.jpg", tagger))
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "path": str(tmp_path / "a.jpg"),
+        "width": 30,
+        "height": 20,
+        "tags": {"red_background": 0.9876, "circle": 0.75},
+        "rating": {},
+        "model": "model",
+    }
+
+
+def test_json_lines(tagger: Tagger, tmp_path: Path) -> None:
+    out = tmp_path / "tags.jsonl"
+    with open_sink("jsonl", tagger, out=out) as sink:
+        for name in ("one.jpg", "два.jpg"):
+            sink.write(result_for(Path(name), tagger))
+        assert not out.exists(), "nothing before the end"
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["path"] for line in lines] == ["one.jpg", "два.jpg"]
+    assert lines[0]["tags"] == {"red_background": 0.9876, "circle": 0.75}
+
+
+def test_csv(tagger: Tagger, tmp_path: Path) -> None:
+    with open_sink("csv", tagger, out=tmp_path / "tags.csv") as sink:
+        sink.write(result_for(Path('a, "b".jpg'), tagger))
+    with (tmp_path / "tags.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["path", "width", "height", "tags", "scores"],
+            ['a, "b".jpg', "30", "20", "red_background circle", "0.9876 0.7500"],
+        ]
+
+
+def test_standard_output(tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_sink("csv", tagger) as sink:
+        sink.write(result_for(Path("a.jpg"), tagger))
+    assert capsys.readouterr().out.splitlines()[1].startswith("a.jpg,30,20,red_background circle,")
+
+
+def test_interrupted_job_leaves_the_earlier_file(tagger: Tagger, tmp_path: Path) -> None:
+    out = tmp_path / "tags.jsonl"
+    out.write_text("earlier\n")
+    with pytest.raises(KeyboardInterrupt), open_sink("jsonl", tagger, out=out) as sink:
+        sink.write(result_for(Path("a.jpg"), tagger))
+        raise KeyboardInterrupt
+    assert out.read_text() == "earlier\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["tags.jsonl"]
+
+
+def test_refused_sinks(tagger: Tagger, tmp_path: Path) -> None:
+    assert SINKS == ("txt", "json", "jsonl", "csv")
+    with pytest.raises(UsageError, match="--to xml is not known; choose one of txt, json, jsonl, csv"):
+        open_sink("xml", tagger)
+    with pytest.raises(UsageError, match="--out goes with jsonl and csv"):
+        open_sink("txt", tagger, out=tmp_path / "all.txt")
+    with pytest.raises(OutputError), open_sink("csv", tagger, out=tmp_path / "no" / "folder" / "tags.csv"):
+        pass
