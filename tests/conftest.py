@@ -81,7 +81,8 @@ def old_post(number: int, tags: list[str]) -> dict[str, Any]:
 def write_lines(path: Path, rows: list[dict[str, Any]] | list[str]) -> Path:
     """JSON lines; strings are written as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path
 
 
