@@ -32,6 +32,7 @@ from efuda.vocabulary import Category, Tag, Vocabulary
 __all__ = [
     "FORMAT",
     "MARKER",
+    "OTHER_HEAD",
     "THRESHOLDS",
     "Dataset",
     "Marker",
@@ -46,6 +47,7 @@ __all__ = [
 MARKER: Final = "efuda.json"
 FORMAT: Final = 1
 THRESHOLDS: Final = "tag_thresholds.csv"
+OTHER_HEAD: Final = "other_head.npz"
 
 _NEXT: Final = {
     "dataset": "make one with: efuda prepare METADATA --images DIR --out DATASET",

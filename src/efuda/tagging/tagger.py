@@ -7,6 +7,7 @@ tagger.scores(batch)        # float32 [n, 448, 448, 3] → float32 [n, tags]
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from efuda.artifacts import Model, has_marker
+from efuda.artifacts import OTHER_HEAD, Model, has_marker
 from efuda.errors import ArtifactError, MismatchError
 from efuda.files import sha256
 from efuda.preprocess import Preprocess
@@ -27,6 +28,18 @@ __all__ = ["Tagger"]
 _WD_GENERAL: Final = 0.35
 _WD_CHARACTER: Final = 0.85
 _UNCALIBRATED: Final = 0.5
+
+
+@dataclass(frozen=True)
+class _OtherHead:
+    """Tags that WD clients do not know, as a linear head on the embedding: `weight` [features, n], `bias` [n]."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def scores(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = 1 / (1 + np.exp(-(embedding @ self.weight + self.bias)))
+        return scores
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,9 @@ class Tagger:
     layout: str
     batch: int | None
     _session: Any
-    _outputs: tuple[str, ...]
+    _output: str
     _skip: int
+    _other: _OtherHead | None
 
     @classmethod
     def open(cls, root: Path, *, threads: int | None = None) -> Self:
@@ -73,9 +87,10 @@ class Tagger:
     def _ours(cls, root: Path, threads: int | None) -> Self:
         model = Model.open(root)
         session = _session(root / "model.onnx", threads)
-        outputs = tuple(output.name for output in session.get_outputs() if output.name in ("output", "other"))
         skip = 4 if model.marker.counts["padded_ratings"] else 0
-        _check_width(root, sum(_width(session, name) or 0 for name in outputs) - skip, len(model.vocabulary))
+        other = _read_other_head(root)
+        others = len(other.bias) if other else 0
+        _check_width(root, (_width(session, "output") or 0) - skip + others, len(model.vocabulary))
         fitted = model.thresholds()
         values = [row.threshold for row in fitted] if fitted else [_UNCALIBRATED] * len(model.vocabulary)
         thresholds = np.array(values, dtype=np.float32)
@@ -88,8 +103,9 @@ class Tagger:
             "efuda",
             None,
             session,
-            outputs,
+            "output",
             skip,
+            other,
         )
 
     @classmethod
@@ -106,7 +122,7 @@ class Tagger:
         by_category = {Category.GENERAL: _WD_GENERAL, Category.CHARACTER: _WD_CHARACTER}
         thresholds = np.array([by_category.get(tag.category, _UNCALIBRATED) for tag in vocabulary], dtype=np.float32)
         fixed = batch if isinstance(batch, int) else None
-        return cls(root, vocabulary, Preprocess(size=height), thresholds, False, "wd", fixed, session, (output,), 0)
+        return cls(root, vocabulary, Preprocess(size=height), thresholds, False, "wd", fixed, session, output, 0, None)
 
     @property
     def name(self) -> str:
@@ -123,15 +139,27 @@ class Tagger:
         if self.batch is not None and len(batch) != self.batch:
             assert self.batch == 1, "WD v1.4 and v2 have a batch of one"
             return np.concatenate([self.scores(batch[row : row + 1]) for row in range(len(batch))])
-        parts = self._session.run(list(self._outputs), {self._session.get_inputs()[0].name: batch})
-        whole: NDArray[np.float32] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-        return whole[:, self._skip :]
+        wanted = [self._output, *(["embedding"] if self._other else [])]
+        output, *embedding = self._session.run(wanted, {self._session.get_inputs()[0].name: batch})
+        known: NDArray[np.float32] = output[:, self._skip :]
+        return np.concatenate([known, self._other.scores(embedding[0])], axis=1) if self._other else known
 
     def with_threshold(self, threshold: float) -> Self:
         """The same tagger with one threshold for every tag."""
         values = {**self.__dict__, "thresholds": np.full(len(self.vocabulary), threshold, dtype=np.float32)}
         values.pop("identity", None)
         return type(self)(**values)
+
+
+def _read_other_head(root: Path) -> _OtherHead | None:
+    path = root / OTHER_HEAD
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as stored:
+            return _OtherHead(stored["weight"], stored["bias"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}). Copy or export the model again.") from error
 
 
 def _session(path: Path, threads: int | None) -> Any:

@@ -4,8 +4,11 @@
 
 * `output`     [n, …]  probabilities: four ratings, all general tags, all characters, in the order of
                        `selected_tags.csv`. Where the run did not learn ratings, those four columns are 0.
-* `other`      [n, …]  probabilities of copyright, artist and meta tags (`other_tags.csv`); absent where there are none.
 * `embedding`  [n, …]  the pooled features.
+
+Some clients insist on that number of outputs. So copyright, artist and meta tags, which none of them knows, are a
+linear head on the embedding, kept beside it: `other_tags.csv` names them, `other_head.npz` holds `weight` [features, n]
+and `bias` [n].
 
 Before the directory counts as finished, the file is run beside PyTorch on pictures of the validation split.
 """
@@ -24,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from efuda.artifacts import Dataset, Marker, Model, Run, check_same_vocabulary
+from efuda.artifacts import OTHER_HEAD, Dataset, Marker, Model, Run, check_same_vocabulary
 from efuda.errors import ExportError, ImageError
 from efuda.files import make_folder, sha256, write_json, write_text
 from efuda.images import read_rgb
@@ -49,13 +52,12 @@ class _WdModel(nn.Module):
         super().__init__()
         self.model, self.recipe, self.first, self.pad = model, recipe, first, pad
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         rgb = pictures.flip(3).permute(0, 3, 1, 2) / 255.0
         logits, embedding = self.model(normalise(rgb, self.recipe.model.mean, self.recipe.model.std))
         probabilities = logits.sigmoid()
         output = F.pad(probabilities[:, : self.first], (4 if self.pad else 0, 0))
-        others = (probabilities[:, self.first :],) if self.first < probabilities.shape[1] else ()
-        return (output, *others, embedding)
+        return output, embedding
 
 
 def export(run: Run, out: Path, *, checkpoint: str = "best") -> Model:
@@ -82,7 +84,7 @@ def export(run: Run, out: Path, *, checkpoint: str = "best") -> Model:
     try:
         wrapped = _write_files(stage, model, run, recipe, preprocess, dataset)
         _check_parity(wrapped, Tagger.open(stage), dataset, preprocess)
-        for name in ("tag_thresholds.csv", "thresholds.csv", "other_tags.csv", "efuda.json"):
+        for name in ("tag_thresholds.csv", "thresholds.csv", "other_tags.csv", OTHER_HEAD, "efuda.json"):
             (out / name).unlink(missing_ok=True)  # those of an earlier export
         marker_last = sorted(stage.iterdir(), key=lambda path: path.name == "efuda.json")
         for path in marker_last:
@@ -115,8 +117,10 @@ def _write_files(
     Vocabulary([*padding, *first]).write_csv(stage / "selected_tags.csv")
     if others:
         Vocabulary(others).write_csv(stage / "other_tags.csv")
+        weight, bias = (part.detach().numpy()[len(first) :] for part in (model.head.weight, model.head.bias))
+        np.savez(stage / OTHER_HEAD, weight=np.ascontiguousarray(weight.T), bias=bias)
     wrapped = _WdModel(model, recipe, len(first), pad).eval()
-    _write_onnx(wrapped, stage / "model.onnx", preprocess.size, bool(others))
+    _write_onnx(wrapped, stage / "model.onnx", preprocess.size)
     save_file({name: value.contiguous() for name, value in model.library_state().items()}, stage / "model.safetensors")
     write_json(stage / "config.json", _timm_config(model, recipe, len(vocabulary)))
     write_text(stage / "README.md", _card(run, recipe, pad, bool(others)))
@@ -130,7 +134,7 @@ def _write_files(
     return wrapped
 
 
-def _write_onnx(wrapped: _WdModel, path: Path, size: int, others: bool) -> None:
+def _write_onnx(wrapped: _WdModel, path: Path, size: int) -> None:
     example = torch.zeros(2, size, size, 3)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -139,7 +143,7 @@ def _write_onnx(wrapped: _WdModel, path: Path, size: int, others: bool) -> None:
             (example,),
             path,
             input_names=["input"],
-            output_names=["output", *(["other"] if others else []), "embedding"],
+            output_names=["output", "embedding"],
             dynamic_shapes={"pictures": {0: torch.export.Dim("batch")}},
             dynamo=True,
             external_data=False,
@@ -159,8 +163,9 @@ def _check_parity(wrapped: _WdModel, tagger: Tagger, dataset: Dataset, preproces
         raise ExportError("No picture of the validation split can be read, so the export cannot be checked.")
     batch = np.stack(pictures)
     with torch.inference_mode():
-        *parts, _ = wrapped(torch.from_numpy(batch))
-    expected = torch.cat(parts, dim=1).numpy()[:, 4 if wrapped.pad else 0 :]
+        rgb = torch.from_numpy(batch).flip(3).permute(0, 3, 1, 2) / 255.0
+        recipe = wrapped.recipe.model
+        expected = wrapped.model(normalise(rgb, recipe.mean, recipe.std))[0].sigmoid().numpy()
     difference = float(np.abs(tagger.scores(batch) - expected).max())
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
@@ -194,7 +199,7 @@ def _timm_config(model: TagModel, recipe: Recipe, tags: int) -> dict[str, Any]:
 def _card(run: Run, recipe: Recipe, padded: bool, others: bool) -> str:
     test = run.marker.counts["test_at_0.5"]
     ratings = "Ratings were not learned: their four columns are always 0.\n" if padded else ""
-    more = "The second output, `other`, holds the tags of `other_tags.csv`.\n" if others else ""
+    more = "Copyright, artist and meta tags (`other_tags.csv`) are predicted by efuda only.\n" if others else ""
     return f"""---
 library_name: timm
 tags: [image-tagging, danbooru, wd-tagger, efuda]
