@@ -93,11 +93,11 @@ def test_none_where_a_key_may_be_absent() -> None:
 def test_an_unknown_key_names_the_nearest_in_a_file_and_in_set(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[train]\nepocs = 3\n")
-    assert error(str(path)) == f"{path}: unknown key train.epocs; did you mean epochs?."
+    assert error(str(path)) == f"{path}: unknown key train.epocs; did you mean epochs?"
     path.write_text("[trian]\nepochs = 3\n")
-    assert error(str(path)) == f"{path}: unknown key trian; did you mean train?."
-    assert error("demo", "train.epocs=3") == "demo: unknown key train.epocs; did you mean epochs?."
-    assert "unknown key zzz (known: posts, vocabulary" in error(None, "zzz.qqq=1")
+    assert error(str(path)) == f"{path}: unknown key trian; did you mean train?"
+    assert error("demo", "train.epocs=3") == "demo: unknown key train.epocs; did you mean epochs?"
+    assert "unknown key zzz. Known: posts, vocabulary" in error(None, "zzz.qqq=1")
     assert "unknown key loss.zzz (known: reduction)" in error(None, "loss.zzz=1")
 
 

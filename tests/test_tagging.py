@@ -272,7 +272,7 @@ def test_json_lines(tagger: Tagger, tmp_path: Path) -> None:
     with open_sink("jsonl", tagger, out=out) as sink:
         for name in ("one.jpg", "два.jpg"):
             sink.write(result_for(Path(name), tagger))
-        assert not out.exists(), "nothing before the end"
+        assert out.read_text(encoding="utf-8").count("\n") == 2, "a killed job keeps what it wrote"
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [line["path"] for line in lines] == ["one.jpg", "два.jpg"]
     assert lines[0]["tags"] == {"red_background": 0.9876, "circle": 0.75}
@@ -294,14 +294,56 @@ def test_standard_output(tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines()[1].startswith("a.jpg,30,20,red_background circle,")
 
 
-def test_interrupted_job_leaves_the_earlier_file(tagger: Tagger, tmp_path: Path) -> None:
-    out = tmp_path / "tags.jsonl"
-    out.write_text("earlier\n")
-    with pytest.raises(KeyboardInterrupt), open_sink("jsonl", tagger, out=out) as sink:
-        sink.write(result_for(Path("a.jpg"), tagger))
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_stopped_job_goes_on_where_it_was(kind: str, tagger: Tagger, tmp_path: Path) -> None:
+    out = tmp_path / f"tags.{kind}"
+    names = [Path('a, "b".jpg'), Path("c\u2028d.jpg"), Path("e.jpg")]
+    with pytest.raises(KeyboardInterrupt), open_sink(kind, tagger, out=out) as sink:
+        for name in names[:2]:
+            sink.write(result_for(name, tagger))
         raise KeyboardInterrupt
-    assert out.read_text() == "earlier\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["tags.jsonl"]
+    with out.open("a") as file:
+        file.write('{"path": "half')  # what a kill in the middle of a line leaves
+    with open_sink(kind, tagger, out=out) as sink:
+        assert [sink.wants(name) for name in names] == [False, False, True]
+        sink.write(result_for(names[2], tagger))
+    with open_sink(kind, tagger, out=tmp_path / "whole") as sink:
+        for name in names:
+            sink.write(result_for(name, tagger))
+    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("text", ["by hand", "by hand\n", '{"path": "a.jpg"}', "[1]\n", "a,b\n1,2\n"])
+def test_file_of_somebody_else_is_left_alone(kind: str, text: str, tagger: Tagger, tmp_path: Path) -> None:
+    out = tmp_path / "tags"
+    out.write_text(text)
+    with pytest.raises(UsageError, match=r"Choose another --out, or --replace it"), open_sink(kind, tagger, out=out):
+        pass
+    assert out.read_text() == text
+    with open_sink(kind, tagger, out=out, replace=True) as sink:
+        sink.write(result_for(Path("a.jpg"), tagger))
+    assert (tmp_path / "tags.bak").read_text() == text
+
+
+def test_job_without_results_leaves_no_file(tagger: Tagger, tmp_path: Path) -> None:
+    with open_sink("csv", tagger, out=tmp_path / "tags.csv"):
+        pass
+    assert not [*tmp_path.iterdir()]
+
+
+def test_replacing_twice_keeps_what_a_person_wrote(tagger: Tagger, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("by hand")
+    for _ in range(2):
+        with open_sink("txt", tagger, replace=True) as sink:
+            sink.write(result_for(tmp_path / "a.jpg", tagger))
+    assert (tmp_path / "a.txt.bak").read_text() == "by hand"
+    assert (tmp_path / "a.txt.bak2").exists()
+
+
+def test_of_pictures_that_share_a_stem_the_first_has_the_sidecar(tagger: Tagger, tmp_path: Path) -> None:
+    with open_sink("txt", tagger) as sink:
+        assert [sink.wants(tmp_path / name) for name in ("a.jpg", "a.png", "b.png")] == [True, False, True]
 
 
 def test_refused_sinks(tagger: Tagger, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def tag(
     to: Annotated[str, typer.Option(help="txt or json beside each picture; jsonl or csv in one file.")] = "txt",
     out: Annotated[Path | None, typer.Option(help="The file for jsonl or csv; standard output by default.")] = None,
     threshold: Threshold = None,
-    replace: Annotated[bool, typer.Option(help="Replace sidecars that exist; each old one is kept as .bak.")] = False,
+    replace: Annotated[bool, typer.Option(help="Write anew what exists; old files are kept as .bak.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures the model sees at once.")] = 16,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many pictures would be tagged.")] = False,
     json: Json = False,
@@ -49,7 +49,7 @@ def tag(
     """Tag pictures: captions for training tools, or one file of results.
 
     Folders are searched to any depth. A picture that cannot be read is reported and skipped. A sidecar that exists
-    is left alone, so the same command goes on where it was stopped.
+    is left alone and a file of results is continued, so the same command goes on where it was stopped.
     """
     from efuda.images import find_pictures
     from efuda.tagging import Tagged, open_sink

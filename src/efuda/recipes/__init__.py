@@ -203,7 +203,7 @@ def recipe_text(name_or_path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(recipe_names())
         hint = _nearest(name_or_path, recipe_names())
-        raise RecipeError(f"No recipe {name_or_path!r}{hint}. Name a TOML file, or one of: {known}.") from error
+        raise RecipeError(f"No recipe {name_or_path!r}{hint} Name a TOML file, or one of: {known}.") from error
 
 
 def load_recipe(name_or_path: str | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -251,11 +251,11 @@ def _explain(problem: Any, where: str) -> str:
     if problem["type"] == "extra_forbidden":
         section = Recipe.model_fields.get(path[0])
         known = Recipe.model_fields if len(path) == 1 else section.annotation.model_fields if section else {}  # type: ignore[union-attr]
-        return f"{where}: unknown key {name}{_nearest(path[-1], known)}."
+        return f"{where}: unknown key {name}{_nearest(path[-1], known)}"
     reason = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {name} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}."
 
 
 def _nearest(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+    return f"; did you mean {close[0]}?" if close else f". Known: {', '.join(known)}."

@@ -49,7 +49,8 @@ def train(
         Stopped: `stop` said so; a checkpoint was kept.
         Diverged: the loss is no longer a number.
     """
-    make_folder(out / "checkpoints")
+    for half_written in make_folder(out / "checkpoints").glob(".*.part"):
+        half_written.unlink()  # by a run that was killed
     if has_marker(out):
         return _finished(out, dataset, recipe)
     loop = Loop(dataset, out, recipe, progress=progress, stop=stop)
