@@ -98,7 +98,7 @@ def test_an_unknown_key_names_the_nearest_in_a_file_and_in_set(tmp_path: Path) -
     assert error(str(path)) == f"{path}: unknown key trian; did you mean train?"
     assert error("demo", "train.epocs=3") == "demo: unknown key train.epocs; did you mean epochs?"
     assert "unknown key zzz. Known: posts, vocabulary" in error(None, "zzz.qqq=1")
-    assert "unknown key loss.zzz (known: reduction)" in error(None, "loss.zzz=1")
+    assert "unknown key loss.zzz. Known: reduction." in error(None, "loss.zzz=1")
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:

@@ -30,25 +30,20 @@ _NOT_POSTS: Final = ("tag", "artists", "pools", "notes")
 _ENDINGS: Final = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst")
 _CODES: Final = {"general": 0, "artist": 1, "copyright": 3, "character": 4, "meta": 5}
 
-_API_COLUMNS: Final = {
+_SHARED_COLUMNS: Final = {
     "id": "BIGINT",
     "parent_id": "BIGINT",
     "rating": "VARCHAR",
     "is_deleted": "BOOLEAN",
     "md5": "VARCHAR",
     "file_ext": "VARCHAR",
+}
+_API_COLUMNS: Final = {
+    **_SHARED_COLUMNS,
     "tag_string": "VARCHAR",
     **{f"tag_string_{category}": "VARCHAR" for category in CATEGORIES},
 }
-_OLD_COLUMNS: Final = {
-    "id": "BIGINT",
-    "parent_id": "BIGINT",
-    "rating": "VARCHAR",
-    "is_deleted": "BOOLEAN",
-    "md5": "VARCHAR",
-    "file_ext": "VARCHAR",
-    "tags": "STRUCT(name VARCHAR, category VARCHAR)[]",
-}
+_OLD_COLUMNS: Final = {**_SHARED_COLUMNS, "tags": "STRUCT(name VARCHAR, category VARCHAR)[]"}
 _API_SELECT: Final = ", ".join(
     f"string_split(nullif(trim(tag_string_{category}), ''), ' ') AS {category}" for category in CATEGORIES
 )
