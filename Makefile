@@ -12,6 +12,7 @@ help: ## this list
 
 demo: $(VENV)/.demo ## the whole way on illustrations drawn on the spot (about ten minutes on two cores)
 	$(BIN)/efuda demo --out demo
+	@echo "The commands are in $(BIN); to type them as shown: . $(BIN)/activate"
 
 test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests with coverage
 	$(BIN)/ruff check .

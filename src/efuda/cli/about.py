@@ -128,6 +128,7 @@ def _list_known(as_json: bool) -> None:
     ]
     output.table("", ["on the Hugging Face hub", "tags", "input", "licence", "published"], rows, right=(1, 2))
     print("\nFetch one with: hf download REPOSITORY model.onnx selected_tags.csv --local-dir MODEL")
+    print("(hf comes with: pip install huggingface_hub)")
     print("Then: efuda tag PICTURES --model MODEL")
     return None
 
