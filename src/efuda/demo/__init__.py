@@ -212,10 +212,11 @@ def _summary(demo: Demo) -> Iterator[str]:
     for name, one in (
         ("test, threshold 0.5", test["at_0.5"]),
         ("test, calibrated on validation", test),
-        (f"styles never seen ({', '.join(unseen['styles'])})", unseen),
+        ("art styles never seen", unseen),
     ):
         yield _row(name, one)
     yield f"  {'floor: ridge regression on pixels and colours':<44}{'':>45}{demo.floor:>7.3f}"
+    yield f"  The styles never seen: {', '.join(unseen['styles'])}; {unseen['pictures']} pictures."
     yield "\nThree pictures of the test split"
     for shown in demo.test.shown[:: max(len(demo.test.shown) // 3, 1)][:3]:
         predicted = dict(shown.predicted)
