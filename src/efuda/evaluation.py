@@ -369,7 +369,9 @@ def _facts(measured: Measured) -> dict[str, float]:
 
 
 def _plain(value: float) -> float | None:
-    """JSON has no NaN."""
+    """JSON has no NaN; counts stay whole."""
+    if isinstance(value, int):
+        return value
     return None if value != value else round(float(value), 6)
 
 
