@@ -63,7 +63,7 @@ class Tagger:
     _session: Any
     _output: str
     _skip: int
-    _other: _OtherHead | None
+    _other: _OtherHead | None = None
 
     @classmethod
     def open(cls, root: Path, *, threads: int | None = None) -> Self:
@@ -122,7 +122,7 @@ class Tagger:
         by_category = {Category.GENERAL: _WD_GENERAL, Category.CHARACTER: _WD_CHARACTER}
         thresholds = np.array([by_category.get(tag.category, _UNCALIBRATED) for tag in vocabulary], dtype=np.float32)
         fixed = batch if isinstance(batch, int) else None
-        return cls(root, vocabulary, Preprocess(size=height), thresholds, False, "wd", fixed, session, output, 0, None)
+        return cls(root, vocabulary, Preprocess(size=height), thresholds, False, "wd", fixed, session, output, 0)
 
     @property
     def name(self) -> str:
