@@ -120,7 +120,7 @@ def pack(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    _remove_stale(shards, len(chunks))
+    _remove_stale(shards, len(chunks), packed=recipe.pack is not None)
     return results
 
 
@@ -219,7 +219,10 @@ def _read_index(index: Path, key: str) -> list[Packed] | None:
         return None
 
 
-def _remove_stale(shards: Path, chunks: int) -> None:
+def _remove_stale(shards: Path, chunks: int, *, packed: bool) -> None:
+    """What an earlier dataset in the same place left, and what a killed job had half written."""
+    endings = {".json", ".tar"} if packed else {".json"}
     for path in shards.iterdir():
-        if path.suffix in (".tar", ".json", ".part") and not (path.stem.isdigit() and int(path.stem) < chunks):
+        current = path.suffix in endings and path.stem.isdigit() and int(path.stem) < chunks
+        if path.suffix in (".tar", ".json", ".part") and not current:
             path.unlink()
