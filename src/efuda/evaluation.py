@@ -27,7 +27,7 @@ from efuda.progress import Progress, silent
 from efuda.recipes import CalibrateRecipe
 from efuda.reports import Chip, Picture, Report, line_plot
 from efuda.tagging import Tagger, score
-from efuda.vocabulary import Category, Vocabulary
+from efuda.vocabulary import Vocabulary
 
 __all__ = ["Evaluation", "Measured", "Shown", "calibrate", "evaluate"]
 
@@ -140,8 +140,12 @@ class Evaluation:
         )
         rows = self.tag_rows()
         report.table("Tags", list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+        self.add_pictures_to(report, "Pictures")
+
+    def add_pictures_to(self, report: Report, title: str) -> None:
+        """Add the pictures alone."""
         report.pictures(
-            "Pictures",
+            title,
             [self._card(one) for one in self.shown],
             caption="Green: predicted and true. Yellow: true, not predicted. Red: predicted, not among the labels.",
         )
@@ -326,15 +330,11 @@ def _measured(counts: Counts, vocabulary: Vocabulary, minimum_positives: int) ->
 
 def _shown(row: int, scores: Floats, labels: NDArray[np.bool_], posts: Posts, tagger: Tagger) -> Shown:
     names = tagger.vocabulary.names
-    rows = np.flatnonzero(scores >= tagger.thresholds)
-    best = rows[np.argsort(-scores[rows], kind="stable")]
     return Shown(
         post=int(posts.ids[row]),
         path=posts.picture_path(row),
         true=tuple(names[tag] for tag in np.flatnonzero(labels)),
-        predicted=tuple(
-            (names[tag], float(scores[tag])) for tag in best if tagger.vocabulary[tag].category is not Category.RATING
-        ),
+        predicted=tuple(tagger.present(scores)),
     )
 
 

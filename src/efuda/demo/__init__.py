@@ -26,7 +26,7 @@ from efuda.files import make_folder, write_json
 from efuda.images import find_pictures
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe, load_recipe
-from efuda.reports import Report, bar_plot, line_plot
+from efuda.reports import Report, bar_plot
 from efuda.tagging import Failed, Tagged, Tagger, open_sink, tag
 
 __all__ = ["Demo", "run_demo"]
@@ -242,6 +242,8 @@ def _row(name: str, one: Mapping[str, Any]) -> str:
 
 
 def _report(demo: Demo, log: Sequence[Mapping[str, Any]]) -> None:
+    from efuda.training.report import training_figures
+
     report = Report(
         "efuda demo",
         f"{demo.dataset.funnel['images_verified']:,} illustrations drawn on the spot, {len(demo.model.vocabulary)} "
@@ -252,17 +254,7 @@ def _report(demo: Demo, log: Sequence[Mapping[str, Any]]) -> None:
         "From the dump to the dataset",
         bar_plot([name.replace("_", " ") for name in funnel], list(funnel.values()), x=""),
     )
-    epochs = [entry["epoch"] for entry in log]
-    validation = {name: (epochs, [entry["validation"][key] for entry in log]) for name, key in _CURVES.items()}
-    losses = {
-        "train": (epochs, [entry["train_loss"] for entry in log]),
-        "validation": (epochs, [entry["validation"]["loss"] for entry in log]),
-    }
-    report.figure(
-        "Training",
-        line_plot(losses, x="epoch", y="loss"),
-        line_plot(validation, x="epoch", y="validation, threshold 0.5"),
-    )
+    report.figure("Training", *training_figures(log))
     report.facts(
         "Beside it",
         {
@@ -273,14 +265,8 @@ def _report(demo: Demo, log: Sequence[Mapping[str, Any]]) -> None:
         },
     )
     demo.test.add_to(report)
-    unseen = Report("")
-    demo.unseen.add_to(unseen)
-    report.sections += [section for section in unseen.sections if section["kind"] == "pictures"]
-    report.sections[-1]["title"] = f"Pictures of styles never seen: {', '.join(demo.dump.held_out)}"
+    demo.unseen.add_pictures_to(report, f"Pictures of styles never seen: {', '.join(demo.dump.held_out)}")
     header = ["style", "artist", "source", "licence", "licence text"]
     credits = [[one.style, one.artist, one.source, one.licence, one.licence_url] for one in demo.dump.credits]
     report.table("The artists", header, credits, caption="The pictures are rendered from these avatar styles.")
     report.write(demo.out / "report.html")
-
-
-_CURVES: Final = {"micro F1": "micro_f1", "macro F1": "macro_f1", "mAP": "map"}

@@ -38,10 +38,7 @@ class Tagged:
 
     def present(self, tagger: Tagger) -> list[tuple[str, float]]:
         """(tag, score) at or above its threshold, best first; ratings are not tags and are left out."""
-        rows = np.flatnonzero(self.scores >= tagger.thresholds)
-        best = rows[np.argsort(-self.scores[rows], kind="stable")]
-        tags = tagger.vocabulary
-        return [(tags[row].name, float(self.scores[row])) for row in best if tags[row].category is not Category.RATING]
+        return tagger.present(self.scores)
 
     def ratings(self, tagger: Tagger) -> dict[str, float]:
         """Rating → score, empty for a model that does not rate."""

@@ -144,6 +144,13 @@ class Tagger:
         known: NDArray[np.float32] = output[:, self._skip :]
         return np.concatenate([known, self._other.scores(embedding[0])], axis=1) if self._other else known
 
+    def present(self, scores: NDArray[np.float32]) -> list[tuple[str, float]]:
+        """One picture's scores [tags] → (tag, score) at or above its threshold, best first; ratings are left out."""
+        rows = np.flatnonzero(scores >= self.thresholds)
+        best = rows[np.argsort(-scores[rows], kind="stable")]
+        tags = self.vocabulary
+        return [(tags[row].name, float(scores[row])) for row in best if tags[row].category is not Category.RATING]
+
     def with_threshold(self, threshold: float) -> Self:
         """The same tagger with one threshold for every tag."""
         values = {**self.__dict__, "thresholds": np.full(len(self.vocabulary), threshold, dtype=np.float32)}

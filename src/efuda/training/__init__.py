@@ -23,7 +23,7 @@ from efuda.files import make_folder, write_text
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe
 from efuda.training.exporting import export
-from efuda.training.loop import Loop, changes, measure
+from efuda.training.loop import Loop, changes
 from efuda.training.report import write_report
 
 __all__ = ["Model", "Run", "export", "train"]
@@ -59,17 +59,7 @@ def train(
     log = loop.run()
     best = torch.load(out / "checkpoints" / "best.pt", map_location=loop.device, weights_only=True)
     loop.judged.load_state_dict(best["model"])
-    test = measure(
-        loop.judged,
-        dataset.posts("test"),
-        recipe,
-        loop.preprocess,
-        loop.device,
-        loop._workers(),
-        loop._autocast,
-        progress,
-        name="test",
-    )
+    test = loop.measure(dataset.posts("test"), "test")
     write_report(out, dataset, recipe, log, test, best["epoch"])
     Marker(
         kind="run",

@@ -32,7 +32,7 @@ from efuda.training.loading import Batch, batches, shuffled
 from efuda.training.model import TagModel, build
 from efuda.training.optim import bce, optimizer, rate
 
-__all__ = ["Loop", "changes", "measure"]
+__all__ = ["Loop", "changes"]
 
 REFERENCE_THRESHOLD: Final = 0.5
 
@@ -91,6 +91,38 @@ class Loop:
             self._epoch()
         return self.place.log
 
+    def measure(self, posts: Posts, name: str) -> dict[str, float]:
+        """Loss, and precision, recall, F1 at the reference's threshold of 0.5, and mAP, of the judged weights."""
+        model, tags = self.judged, len(self.dataset.vocabulary)
+        histogram, loss, seen = ScoreHistogram(tags), 0.0, 0
+        was_training = model.training
+        model.eval()
+        batch_size = 4 * self.recipe.train.batch
+        loader = batches(posts, np.arange(len(posts)), self.preprocess, batch=batch_size, workers=self._workers())
+        with torch.inference_mode():
+            for batch in loader:
+                with self._autocast():
+                    logits, _ = model(self._normalised(self._pictures(batch)))
+                labels = batch.labels(tags, self.device)
+                loss += float(bce(logits.float(), labels, self.recipe.loss)) * len(labels)
+                seen += len(labels)
+                histogram.update(logits.float().sigmoid().cpu().numpy(), labels.bool().cpu().numpy())
+                self.progress(name, seen, len(posts), unit="images")
+        model.train(was_training)
+        counts = histogram.counts(REFERENCE_THRESHOLD)
+        micro, macro = counts.micro(), counts.macro()
+        return {
+            "loss": loss / max(seen, 1),
+            "micro_precision": micro.precision,
+            "micro_recall": micro.recall,
+            "micro_f1": micro.f1,
+            "macro_precision": macro.precision,
+            "macro_recall": macro.recall,
+            "macro_f1": macro.f1,
+            "map": histogram.mean_average_precision(),
+            "tags": macro.tags,
+        }
+
     def _epoch(self) -> None:
         place, recipe = self.place, self.recipe.train
         order = shuffled(len(self.train_posts), seed=recipe.seed, epoch=place.epoch)
@@ -119,7 +151,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(step, self.steps, recipe.train) * group["multiple"]
         with self._autocast():
-            logits, _ = self.model(normalise(pictures, recipe.model.mean, recipe.model.std))
+            logits, _ = self.model(self._normalised(pictures))
         loss = bce(logits.float(), labels, recipe.loss)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -139,16 +171,7 @@ class Loop:
 
     def _finish_epoch(self) -> None:
         place = self.place
-        measured = measure(
-            self.judged,
-            self.validation,
-            self.recipe,
-            self.preprocess,
-            self.device,
-            self._workers(),
-            self._autocast,
-            self.progress,
-        )
+        measured = self.measure(self.validation, "validate")
         step = (place.epoch + 1) * self.steps_an_epoch
         place.log.append(
             {
@@ -242,6 +265,9 @@ class Loop:
     def _pictures(self, batch: Batch) -> Tensor:
         return _to_device(batch.pictures, self.device, self.recipe.train.channels_last)
 
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        return normalise(pictures, self.recipe.model.mean, self.recipe.model.std)
+
     def _placed(self, model: TagModel) -> TagModel:
         layout = torch.channels_last if self.recipe.train.channels_last else torch.contiguous_format
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
@@ -275,50 +301,6 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     for key in ("workers", "checkpoint_minutes"):
         del sections["train"][key]
     return sections
-
-
-def measure(
-    model: TagModel,
-    posts: Posts,
-    recipe: Recipe,
-    preprocess: Preprocess,
-    device: torch.device,
-    workers: int,
-    autocast: Callable[[], torch.autocast],
-    progress: Progress,
-    *,
-    name: str = "validate",
-) -> dict[str, float]:
-    """Loss, and precision, recall, F1 at the reference's threshold of 0.5, and mAP, of a split."""
-    tags = model.head.out_features
-    histogram, loss, seen = ScoreHistogram(tags), 0.0, 0
-    was_training = model.training
-    model.eval()
-    loader = batches(posts, np.arange(len(posts)), preprocess, batch=4 * recipe.train.batch, workers=workers)
-    with torch.inference_mode():
-        for batch in loader:
-            pictures = _to_device(batch.pictures, device, recipe.train.channels_last)
-            with autocast():
-                logits, _ = model(normalise(pictures, recipe.model.mean, recipe.model.std))
-            labels = batch.labels(tags, device)
-            loss += float(bce(logits.float(), labels, recipe.loss)) * len(labels)
-            seen += len(labels)
-            histogram.update(logits.float().sigmoid().cpu().numpy(), labels.bool().cpu().numpy())
-            progress(name, seen, len(posts), unit="images")
-    model.train(was_training)
-    counts = histogram.counts(REFERENCE_THRESHOLD)
-    micro, macro = counts.micro(), counts.macro()
-    return {
-        "loss": loss / max(seen, 1),
-        "micro_precision": micro.precision,
-        "micro_recall": micro.recall,
-        "micro_f1": micro.f1,
-        "macro_precision": macro.precision,
-        "macro_recall": macro.recall,
-        "macro_f1": macro.f1,
-        "map": histogram.mean_average_precision(),
-        "tags": macro.tags,
-    }
 
 
 def _to_device(pictures: Tensor, device: torch.device, channels_last: bool) -> Tensor:
