@@ -28,7 +28,10 @@ from efuda.recipes import load_recipe, recipe_names
 FLAGS: dict[str, set[str]] = {
     "": {"--version", "--verbose", "-v", "--quiet", "-q", "--install-completion", "--show-completion"},
     "demo": {"--out", "--set", "--json"},
-    "prepare": {"--images", "--out", "--recipe", "-r", "--set", "--overwrite", "--no-overwrite", "--workers", "--json"},
+    "prepare": {
+        *("--images", "--out", "--recipe", "-r", "--set", "--extend", "--dry-run", "--overwrite", "--workers", "--ray"),
+        "--json",
+    },
     "train": {"--out", "--recipe", "-r", "--set", "--json"},
     "export": {"--out", "--checkpoint", "--json"},
     "calibrate": {"--json"},
@@ -246,9 +249,42 @@ def test_prepare(efuda: Efuda, dump: Path, tmp_path: Path) -> None:
     command = ["prepare", dump / "metadata", "--images", dump / "512px", "--out", tmp_path / "dataset", *overrides]
     done = efuda(*command, "--workers", 1, "--json")
     assert done.code == 0
-    assert done.data["funnel"]["images_verified"] == 120
+    assert (done.data["entries"], done.data["kept_tags"], done.data["images_verified"]) == (120, 7, 120)
+    assert done.data["sources"][0].startswith("Danbooru 2021 JSON lines: 1 file at ")
     text = efuda(*command)
-    assert "images verified" in text.out and "Next: efuda train" in text.err
+    assert "images verified" in text.out and "Danbooru 2017–2020 JSON lines" in text.out
+    assert "Next: efuda train" in text.err and "report.html" in text.err
+
+
+def test_a_dry_run_says_the_funnel_and_writes_nothing(efuda: Efuda, dump: Path, tmp_path: Path) -> None:
+    overrides = [word for one in TINY for word in ("--set", one)]
+    command = ["prepare", dump / "metadata", *overrides, "--dry-run", "--workers", 1]
+    done = efuda(*command, "--json", "--out", tmp_path / "dataset")
+    assert done.code == 0
+    assert {name: done.data[name] for name in ("entries", "sampled", "unique_tags", "kept_tags", "posts")} == {
+        "entries": 120,
+        "sampled": 120,
+        "unique_tags": 7,
+        "kept_tags": 7,
+        "posts": 120,
+    }
+    text = efuda(*command)
+    assert "kept tags" in text.out and "Nothing was written" in text.err
+    assert not list(tmp_path.iterdir())
+    without = efuda("prepare", dump / "metadata", "--images", dump / "512px")
+    assert without.code == 2 and "--out is missing" in without.err
+
+
+def test_a_dataset_is_extended(efuda: Efuda, dump: Path, tmp_path: Path) -> None:
+    overrides = [word for one in TINY for word in ("--set", one)]
+    command = ["prepare", dump / "metadata" / "posts000000000000.json", "--images", dump / "512px", *overrides]
+    assert efuda(*command, "--out", tmp_path / "one", "--workers", 1).code == 0
+    grow = ["prepare", dump / "metadata", "--extend", tmp_path / "one", *overrides, "--workers", 1, "--json"]
+    done = efuda(*grow, "--out", tmp_path / "two")
+    assert done.code == 0, done.err
+    assert done.data["images_verified"] == 120
+    same = efuda(*grow, "--out", tmp_path / "one")
+    assert same.code == 3 and "the same folder" in same.err
 
 
 def test_stages_from_run_to_report(efuda: Efuda, run: Run, dataset: Dataset, tmp_path: Path) -> None:

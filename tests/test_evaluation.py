@@ -90,7 +90,7 @@ def test_calibrate_sees_the_validation_split_only(model: Model, dataset: Dataset
         target = tmp_path / "pictures" / validation.paths[post]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(validation.picture_path(post), target)
-    marker["counts"]["images"] = str(tmp_path / "pictures")
+    marker["counts"]["images"] = [str(tmp_path / "pictures")]
     (root / "efuda.json").write_text(json.dumps(marker))
     (copy / "tag_thresholds.csv").unlink()
     calibrate(Model.open(copy), Dataset.open(root))

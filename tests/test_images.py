@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance
 
 from efuda.errors import ImageError, InputError
-from efuda.images import find_pictures, read_rgb, thumbnail
+from efuda.images import examine, find_pictures, is_single_colour, phash, read_rgb, thumbnail
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -133,6 +136,18 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     assert reason(b"") == "not a picture"
 
 
+def test_a_header_that_makes_no_sense(tmp_path: Path) -> None:
+    """Not the same as a text file that is named like a picture: this one was a picture."""
+    for number, start in enumerate(
+        (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"\0\0\0 ftypavif", b"RIFF\0\1\0\0WEBP")
+    ):
+        (tmp_path / str(number)).write_bytes(start + b"nonsense" * 20)
+        told = reason(tmp_path / str(number))
+        assert told in ("truncated", "cannot be decoded")
+        with pytest.raises(ImageError, match=f"^{told}$"):
+            examine(start + b"nonsense" * 20)
+
+
 def test_a_format_off_the_list_is_not_decoded(tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (4, 4)), tmp_path / "a.ppm").rename(tmp_path / "a.jpg")
     assert reason(path) == "not a picture"
@@ -149,6 +164,190 @@ def test_a_picture_over_the_limit_is_refused_before_decoding(tmp_path: Path) -> 
     assert reason(path, max_pixels=199) == "too large (20×10)"
     path.write_bytes(path.read_bytes()[:60])  # the header alone says how large it is
     assert reason(path, max_pixels=199) == "too large (20×10)"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.webp"])
+def test_each_orientation(tmp_path: Path, orientation: int, name: str) -> None:
+    """A quarter of the picture is black, and stored so that it belongs at the top left."""
+    upright = Image.new("RGB", (64, 32), WHITE)
+    upright.paste("black", (0, 0, 32, 16))
+    stored = {  # what undoes it: the picture as a camera held that way stores it
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = upright.transpose(stored[orientation]) if orientation > 1 else upright
+    read = read_rgb(saved(turned, tmp_path / name, exif=exif))
+    assert read.size == (64, 32)
+    corners = [read.getpixel(place)[0] > 128 for place in ((4, 4), (60, 4), (4, 28), (60, 28))]  # type: ignore[index]
+    assert corners == [False, True, True, True]
+    seen = examine((tmp_path / name).read_bytes())
+    assert (seen.width, seen.height) == (64, 32)
+    assert near(seen.phash, phash(upright)) <= 4
+
+
+def test_a_palette_whose_entries_are_half_transparent(tmp_path: Path) -> None:
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([*RED, *RED, 0, 0, 0])
+    picture.putdata([0, 1, 2])
+    read = read_rgb(saved(picture, tmp_path / "palette.png", transparency=bytes([255, 0, 128])))
+    assert [read.getpixel((x, 0)) for x in range(3)] == [RED, WHITE, (127, 127, 127)]
+
+
+def test_sixteen_bit_colours(tmp_path: Path) -> None:
+    """Pillow does not write them: a PNG of one pixel by hand."""
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 65535, 32768, 255)))
+    assert read_rgb(path).getpixel((0, 0)) == (255, 128, 0)
+
+
+def png(width: int, height: int, bits: int, colours: int, rows: bytes) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    assert reason(png(50_000, 50_000, 8, 2, bytes(1_000_000))) == "too large (50000×50000)"
+    assert reason(png(40_001, 1, 8, 2, bytes(1000))) == "too large (40001×1)"
+    with pytest.raises(ImageError, match="too large"):
+        examine(png(50_000, 50_000, 8, 2, bytes(1_000_000)))
+
+
+@pytest.mark.parametrize("name", ["move.webp", "move.png", "move.avif"])
+def test_the_first_frame_of_other_animations(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN)]
+    options = {"lossless": True} if name.endswith("webp") else {}
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
+    red, green, _ = read_rgb(tmp_path / name).getpixel((8, 8))  # type: ignore[misc]
+    assert red > 240 and green < 20
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG", "BMP", "TIFF", "GIF"])
+def test_the_contents_count_and_not_the_name(tmp_path: Path, kind: str) -> None:
+    saved(Image.new("RGB", (16, 16), RED), tmp_path / "name.png", format=kind)
+    red, green, _ = read_rgb(tmp_path / "name.png").getpixel((8, 8))  # type: ignore[misc]
+    assert red > 240 and green < 20
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "AVIF", "TIFF", "BMP", "PNG", "JPEG"])
+def test_wherever_a_file_ends_it_is_a_reason(kind: str) -> None:
+    """Cut anywhere it is refused, but for what follows the last pixel; both ways of decoding agree."""
+    buffer = io.BytesIO()
+    drawn(1, (96, 80)).save(buffer, kind)
+    data = buffer.getvalue()
+    for length in range(0, len(data) - 20, max(1, len(data) // 60)):
+        assert reason(data[:length]) in ("truncated", "not a picture", "cannot be decoded")
+        with pytest.raises(ImageError) as caught:
+            examine(data[:length])
+        assert caught.value.reason == reason(data[:length])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_damaged_jpegs_are_judged_alike_both_ways(options: dict[str, object]) -> None:
+    """Whatever bytes are changed, `examine` refuses and accepts what `read_rgb` does."""
+    buffer = io.BytesIO()
+    drawn(2, (150, 130)).save(buffer, "JPEG", **options)
+    whole, chance = buffer.getvalue(), random.Random(0)
+    outcomes = set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 3, 20))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        told = []
+        for look in (lambda data: read_rgb(data).size, lambda data: (examine(data).width, examine(data).height)):
+            try:
+                told.append(look(bytes(data)))
+            except ImageError as error:
+                told.append(error.reason)
+        assert told[0] == told[1]
+        outcomes.add(type(told[0]))
+    assert outcomes == {tuple, str}
+
+
+# What is said of a picture
+
+
+def drawn(number: int, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    """Shapes on a soft ground, other ones for each number."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((256, 256), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(8):
+        x, y, side = (int(value) for value in rng.integers((0, 0, 20), (220, 220, 90)))
+        pen.ellipse((x, y, x + side, y + side), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def near(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
+
+
+def recompressed(picture: Image.Image, **options: object) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **options)
+    return read_rgb(buffer.getvalue())
+
+
+def test_copies_have_near_hashes_and_other_pictures_far_ones() -> None:
+    hashes = []
+    for number in range(20):
+        picture = drawn(number, (600, 500))
+        own = phash(picture)
+        copies = [
+            picture.resize((300, 250), Image.Resampling.LANCZOS),
+            picture.resize((171, 143), Image.Resampling.BICUBIC),
+            recompressed(picture, quality=30),
+            ImageEnhance.Brightness(picture).enhance(0.95),
+        ]
+        assert max(near(own, phash(copy)) for copy in copies) <= 4
+        hashes.append(own)
+    assert min(near(one, other) for row, one in enumerate(hashes) for other in hashes[:row]) >= 12
+
+
+def test_a_hash_by_hand() -> None:
+    """A cosine wave across is one frequency: the second of the first row; its mirror image is the opposite."""
+    wave = np.cos(np.pi * (2 * np.arange(32) + 1) / 64) * 100 + 128
+    grey = Image.fromarray(np.tile(wave.round().astype(np.uint8), (32, 1)))
+    assert phash(grey) >> 62 == 0b01
+    assert phash(grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) >> 62 == 0b00
+    assert phash(grey.transpose(Image.Transpose.TRANSPOSE)) >> 55 & 1 == 1
+
+
+@pytest.mark.parametrize("size", [(512, 512), (513, 300), (40, 90), (64, 64), (1, 1), (700, 90)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
+def test_examine_says_what_the_pixels_say(size: tuple[int, int], options: dict[str, object]) -> None:
+    for picture in (drawn(3, size), drawn(3, size).convert("L")):
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", **options)
+        seen, read = examine(buffer.getvalue()), read_rgb(buffer.getvalue())
+        assert (seen.width, seen.height, seen.single_colour) == (*read.size, is_single_colour(read))
+        assert near(seen.phash, phash(read)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("colours", "single"),
+    [((RED, RED), True), (((120, 120, 120), (124, 120, 120)), False), ((RED, (0, 130, 0)), False)],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_single_colour(colours: tuple[tuple[int, int, int], ...], single: bool, kind: str) -> None:
+    """Also where two colours are equally bright, so that greys alone would not tell them apart."""
+    picture = Image.new("RGB", (128, 128), colours[0])
+    picture.paste(colours[1], (50, 50, 52, 52) if kind == "PNG" else (0, 0, 64, 128))
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
+    assert is_single_colour(read_rgb(buffer.getvalue())) == single
+    assert examine(buffer.getvalue()).single_colour == single
 
 
 def test_thumbnail_leaves_the_picture_alone_and_never_enlarges() -> None:

@@ -41,7 +41,7 @@ def test_from_a_dump_to_a_search(efuda: Run, dump: Path, tmp_path: Path) -> None
     ]
     dataset, run, model = tmp_path / "dataset", tmp_path / "run", tmp_path / "model"
 
-    funnel = efuda("prepare", dump / "metadata", "--images", dump / "512px", "--out", dataset, *sets)["funnel"]
+    funnel = efuda("prepare", dump / "metadata", "--images", dump / "512px", "--out", dataset, *sets)
     assert funnel["entries"] == funnel["images_verified"] == 120
     assert funnel["kept_tags"] == 7
     assert funnel["train"] + funnel["validation"] + funnel["test"] == 120

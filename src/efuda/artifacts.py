@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from efuda.errors import ArtifactError, ImageError, MismatchError, MissingExtra
 from efuda.files import replacing, write_json
+from efuda.places import join, read_bytes
 from efuda.preprocess import Preprocess
 from efuda.vocabulary import Category, Tag, Vocabulary
 
@@ -107,7 +108,8 @@ class Posts:
 
     Attributes:
         ids: int64 [n].
-        paths: where each picture was found, relative to the images folder unless it lay elsewhere.
+        images: the first images folder.
+        paths: where each picture was found, relative to that folder; whole where it lay elsewhere.
         shard: int32 [n], the number of the tar shard, −1 for pictures kept in place.
         offset, length: int64 [n], the picture's bytes within its shard.
         starts, indices: sparse labels: post i carries tags `indices[starts[i]:starts[i + 1]]`, sorted.
@@ -151,7 +153,7 @@ class Posts:
         shard = int(self.shard[post])
         try:
             if shard < 0:
-                return self.picture_path(post).read_bytes()
+                return read_bytes(join(str(self.images), self.paths[post]))
             return os.pread(self._file(shard), int(self.length[post]), int(self.offset[post]))
         except OSError as error:
             raise ImageError(f"cannot be read ({error.strerror})", self.paths[post]) from error
@@ -168,7 +170,7 @@ class Posts:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`posts.parquet`, `tags.parquet`, `rejected.parquet`, `shards/`, `funnel.json` (docs/formats.md)."""
+    """`posts.parquet`, `tags.parquet`, `rejected.parquet`, `shards/`, `funnel.json`, `report.html`: docs/formats.md."""
 
     root: Path
     marker: Marker
@@ -193,6 +195,10 @@ class Dataset:
         loaded: dict[str, int] = json.loads((self.root / "funnel.json").read_text(encoding="utf-8"))
         return loaded
 
+    def _images(self) -> Path:
+        folders = self.marker.counts["images"]  # a list; before there could be several, the one folder
+        return Path(folders if isinstance(folders, str) else next(iter(folders), "/"))
+
     def posts(self, split: str) -> Posts:
         """The posts of one split, in the dataset's order.
 
@@ -208,7 +214,7 @@ class Dataset:
         starts = labels.offsets.to_numpy().astype(np.int64)
         return Posts(
             root=self.root,
-            images=Path(self.marker.counts["images"]),
+            images=self._images(),
             ids=table["id"].to_numpy(),
             paths=table["path"].to_pylist(),
             shard=table["shard"].to_numpy(),

@@ -20,8 +20,11 @@ __all__ = ["make_folder", "replacing", "sha256", "write_json", "write_text"]
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a new path in the same folder to write to; on leaving, flush it to disk and rename it to `path`.
+
+    Args:
+        durable: whether it must outlast a power cut; what can be made again need not wait for the disk.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full. `path` is then as it was.
@@ -29,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
-        _flush(beside)
+        if durable:
+            _flush(beside)
         os.replace(beside, path)
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from efuda.cli.console import output, stop_on_signal
+from efuda.errors import UsageError
 
 __all__ = ["register"]
 
@@ -25,34 +28,72 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     metadata: Annotated[
-        list[Path], typer.Argument(help="Metadata files, or folders that hold posts*.json.", show_default=False)
+        list[str],
+        typer.Argument(help="Files, folders, patterns or URLs of posts or captioned pictures.", show_default=False),
     ],
-    images: Annotated[Path, typer.Option(help="The folder of buckets, for example 512px/.")],
-    out: Annotated[Path, typer.Option(help="The dataset to write.")],
+    images: Annotated[
+        list[str], typer.Option(help="A folder of pictures, for example 512px/. May be repeated.", show_default=False)
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The dataset to write.", show_default=False)] = None,
     recipe: Recipe = None,
     set_: Set = [],  # noqa: B006
-    overwrite: Annotated[bool, typer.Option(help="Make a finished dataset anew.")] = False,
+    extend: Annotated[
+        Path | None, typer.Option(help="Grow this dataset: its posts keep their split, its tags stay.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the metadata holds; write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a finished dataset anew.")] = False,
     workers: Workers = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Work on a Ray cluster at this address; auto finds the one of this machine.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Make a dataset from a Danbooru-style dump.
+    """Make a dataset from posts and their pictures.
 
-    Posts are sampled, tags counted and cut, pictures found and verified, and everything split. Stop it whenever you
-    like: the same command goes on where it was, and pictures that did not change are not decoded twice.
+    Read are Danbooru dumps of every year, API results (JSON, CSV, Parquet), Gelbooru, gallery-dl and Hydrus sidecars,
+    and folders of pictures with .txt captions. Posts are sampled, tags counted and cut, pictures found and verified,
+    and everything split. Stop it whenever you like: the same command goes on where it was.
     """
     from efuda.datasets import prepare as stage
+    from efuda.datasets import read_metadata
     from efuda.recipes import load_recipe
 
-    with output.progress() as progress:
-        dataset = stage(
-            metadata, images, out, load_recipe(recipe, set_), overwrite=overwrite, workers=workers, progress=progress
-        )
-    output.result({"funnel": dataset.funnel, "out": str(out)}, as_json=json, text=_funnel(dataset.funnel))
-    rejected = dataset.funnel["posts"] - dataset.funnel["images_verified"]
-    if rejected and not json:
+    wanted = load_recipe(recipe, set_)
+    if out is None and not dry_run:
+        raise UsageError("--out is missing: name the dataset to write, or look first with --dry-run.")
+    with output.progress() as progress, _hands(workers, ray) as hands:
+        if dry_run:
+            with read_metadata(metadata, wanted, extend=extend, workers=hands, progress=progress) as read:
+                funnel, sources = dict(read.funnel), list(read.sources)
+        else:
+            assert out is not None
+            dataset = stage(
+                metadata, images, out, wanted, extend=extend, overwrite=overwrite, workers=hands, progress=progress
+            )
+            funnel, sources = dataset.funnel, list(dataset.marker.counts["sources"])
+    said = {**funnel, "sources": sources, "out": None if dry_run else str(out)}
+    output.result(said, as_json=json, text="\n".join([*sources, _funnel(funnel)]))
+    if json:
+        return
+    if dry_run:
+        output.say("Nothing was written. To go on: the same with --images DIR --out DATASET, without --dry-run.")
+        return
+    assert out is not None
+    if funnel["posts"] > funnel["images_verified"]:
+        rejected = funnel["posts"] - funnel["images_verified"]
         output.say(f"{rejected:,} posts have no usable picture; the reasons are in {out / 'rejected.parquet'}.")
-    if not json:
-        output.say(f"Next: efuda train {out} --out RUN --recipe {recipe or 'RECIPE'}")
+    output.say(f"Report: {out / 'report.html'}\nNext: efuda train {out} --out RUN --recipe {recipe or 'RECIPE'}")
+
+
+@contextmanager
+def _hands(workers: int | None, ray: str | None) -> Iterator[Any]:
+    if ray is None:
+        yield workers
+        return
+    from efuda.cluster import RayWorkers
+
+    with RayWorkers(ray) as cluster:
+        yield cluster
 
 
 def train(

@@ -1,241 +1,214 @@
-"""Datasets: a Danbooru-style dump and a folder of pictures in, a dataset directory out (docs/formats.md).
+"""Datasets: posts of any source and their pictures in, a dataset directory out (docs/formats.md).
 
-dataset = prepare([Path("metadata")], Path("512px"), Path("dataset"), load_recipe("reference"))
+dataset = prepare(["metadata"], ["512px"], Path("dataset"), load_recipe("reference"))
 dataset.funnel          # {"entries": 2963928, "sampled": 740982, "unique_tags": 206412, "kept_tags": 8266, …}
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from efuda.artifacts import Dataset, Marker, has_marker
-from efuda.datasets.packing import Located, Packed, locate, pack
-from efuda.datasets.selection import choose_vocabulary, find_groups, sample, split_posts, tag_posts
-from efuda.datasets.sources import BadLine, Connection, connect, find_metadata, read_aliases, read_entries
+from efuda.artifacts import Dataset, has_marker
+from efuda.datasets.extending import Base, open_base
+from efuda.datasets.reading import Entries, read_entries
+from efuda.datasets.relations import Relations, find_relations, read_relations
+from efuda.datasets.selection import Selection, choose_vocabulary, label_posts, select
+from efuda.datasets.sources import Found, find_jobs
+from efuda.datasets.writing import finish, inputs_of, source_lines, write_dataset
 from efuda.errors import InputError, OutputError
-from efuda.files import make_folder, replacing, sha256, write_json
+from efuda.files import make_folder
+from efuda.places import is_remote
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe
 from efuda.vocabulary import Vocabulary
+from efuda.workers import InProcess, LocalWorkers, Workers
 
-__all__ = ["Dataset", "prepare"]
+__all__ = ["Dataset", "Metadata", "prepare", "read_metadata"]
+
+WORK: Final = ".work"
+Place = str | Path
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the metadata alone says; `posts` are labelled, their pictures not yet looked for.
+
+    Attributes:
+        found: the sources, with the names of their formats.
+        posts: an Arrow table: id, rating, ext, md5, path, created, held_out, tags.
+        counts_before_cut: int64 [unique tags], falling.
+        funnel: step → how many were left: entries, bad_lines, sampled, unique_tags, kept_tags, posts.
+    """
+
+    found: Sequence[Found]
+    entries: Entries
+    relations: Relations
+    selection: Selection
+    vocabulary: Vocabulary
+    posts: Any
+    counts_before_cut: Any
+    funnel: Mapping[str, int]
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """What was read, in words."""
+        return source_lines(self.found)
 
 
 def prepare(
-    metadata: Sequence[Path],
-    images: Path,
+    metadata: Place | Sequence[Place],
+    images: Place | Sequence[Place],
     out: Path,
     recipe: Recipe,
     *,
+    extend: Path | None = None,
     overwrite: bool = False,
-    workers: int | None = None,
+    workers: Workers | int | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Make a dataset.
 
     Args:
-        metadata: files, or folders that hold `posts*.json`.
-        images: the folder of buckets.
+        metadata: files, folders, patterns or URLs that hold posts; see `datasets.sources` for the formats.
+        images: folders of pictures; may be empty where the metadata lies beside its pictures.
         out: the dataset; a finished one made from the same inputs is returned at once.
         recipe: its sections `posts`, `vocabulary`, `images` and `split`.
+        extend: an earlier dataset: its metadata and images are read too, its posts keep their split and its tags
+            their place in the vocabulary.
         overwrite: make a finished dataset of other inputs anew; pictures that did not change are not decoded again.
-        workers: processes that decode, one a core by default.
+        workers: where the work is done: so many processes on this machine, one a core by default, or a cluster.
 
     Raises:
         MetadataError: no metadata, or too many bad lines.
         InputError: no pictures, or no tag left after the cut.
         OutputError: `out` cannot be written, or holds a dataset of other inputs.
     """
-    files = find_metadata(metadata)
+    base = open_base(extend, out) if extend else None
+    places = _places(metadata, base.metadata if base else ())
+    folders = _places(images, base.images if base else ())
     make_folder(out)
-    inputs = {"images": str(images.resolve()), **{str(file): _stamp(file) for file in files}}
+    found, jobs = find_jobs(places)
+    relation_files = _relation_files(found, recipe)
+    inputs = inputs_of(found, relation_files, folders, base)
     if has_marker(out) and not overwrite:
         return _unchanged(out, inputs, recipe)
     (out / "efuda.json").unlink(missing_ok=True)
-    work = make_folder(out / ".work")
-    connection = connect(work / "metadata.duckdb")
-    try:
-        funnel, vocabulary = _make(connection, files, images, out, recipe, workers, progress)
-    finally:
-        connection.close()
-        shutil.rmtree(work, ignore_errors=True)
-    _finish(out, inputs, recipe, images, funnel, vocabulary)
+    work = make_folder(out / WORK)
+    with _at_work(work), _workers(workers) as hands:
+        read = _read(found, jobs, relation_files, work, recipe, base, hands, progress)
+        made = write_dataset(read, folders, out, recipe, base=base, workers=hands, progress=progress)
+    finish(out, inputs, recipe, source_lines(found), places, folders, made, read.vocabulary, base)
+    shutil.rmtree(work, ignore_errors=True)
     return Dataset.open(out)
 
 
-def _make(
-    connection: Connection,
-    files: Sequence[Path],
-    images: Path,
-    out: Path,
+@contextmanager
+def read_metadata(
+    metadata: Place | Sequence[Place],
     recipe: Recipe,
-    workers: int | None,
+    *,
+    extend: Path | None = None,
+    folder: Path | None = None,
+    workers: Workers | int | None = None,
+    progress: Progress = silent,
+) -> Iterator[Metadata]:
+    """The metadata stage alone, in a temporary folder: a dry run.
+
+    Args:
+        folder: where the temporary folder goes; it takes about a fifth of the size of the metadata.
+
+    Raises:
+        MetadataError, InputError: as `prepare`.
+    """
+    base = open_base(extend, None) if extend else None
+    found, jobs = find_jobs(_places(metadata, base.metadata if base else ()))
+    with tempfile.TemporaryDirectory(dir=folder, prefix="efuda-") as work, _workers(workers) as hands:
+        yield _read(found, jobs, _relation_files(found, recipe), Path(work), recipe, base, hands, progress)
+
+
+def _read(
+    found: Sequence[Found],
+    jobs: Any,
+    relation_files: Sequence[str],
+    work: Path,
+    recipe: Recipe,
+    base: Base | None,
+    workers: Workers,
     progress: Progress,
-) -> tuple[dict[str, int], Vocabulary]:
-    bad_lines, bad = read_entries(connection, files, max_bad_lines=recipe.posts.max_bad_lines, progress=progress)
-    funnel = sample(connection, recipe)
+) -> Metadata:
+    relations = read_relations(relation_files)
+    relations = Relations(
+        relations.aliases if recipe.vocabulary.aliases else {},
+        relations.implications if recipe.vocabulary.implications else {},
+        relations.categories,
+    )
+    chunks = make_folder(work / "entries")
+    entries = read_entries(
+        jobs, chunks, relations, workers=workers, max_bad_lines=recipe.posts.max_bad_lines, progress=progress
+    )
     progress("tags", 0, None, unit="tags")
-    vocabulary, aliases, unique = choose_vocabulary(connection, recipe, read_aliases(files))
-    tag_posts(connection, vocabulary)
+    selection = select(entries, recipe, relations, always=base.ids if base else None)
+    vocabulary, unique, before = choose_vocabulary(
+        entries, selection, recipe, relations, keep=base.vocabulary.tags if base else ()
+    )
+    posts = label_posts(entries, selection, vocabulary, work / "posts.arrow", times=recipe.split.method == "time")
     progress("tags", len(vocabulary), len(vocabulary), unit="tags")
-    found, missing = _locate(connection, images, progress)
-    packed = pack(images, found, out, recipe.images, workers=workers, progress=progress)
-    accepted = [one for one in packed if not one.reason]
-    if not accepted:
-        reasons = Counter(one.reason for one in packed).most_common(1)
-        raise InputError(
-            f"None of {len(packed):,} pictures can be used: {reasons[0][0]}. See --set images.exact_size=none"
-        )
-    _reject(connection, bad, missing, packed)
-    splits = _write_posts(connection, out, accepted, vocabulary, recipe)
-    _write_tags(connection, out, vocabulary, aliases)
-    _copy(connection, "SELECT * FROM rejected", out / "rejected.parquet")
-    counts = Counter(splits)
-    order = ("train", "validation", "test", *(("unseen",) if recipe.split.hold_out else ()))
-    return {
-        "entries": funnel["entries"],
-        "bad_lines": bad_lines,
-        "sampled": funnel["sampled"],
+    if not len(posts):
+        raise InputError(f"None of {len(entries):,} entries can be used: see the filters in the recipe's [posts].")
+    funnel = {
+        "entries": len(entries),
+        "bad_lines": entries.bad_count,
+        "sampled": selection.sampled,
         "unique_tags": unique,
         "kept_tags": len(vocabulary),
-        "posts": funnel["posts"],
-        "images_found": len(found),
-        "images_verified": len(accepted),
-        **{name: counts[name] for name in order},
-    }, vocabulary
+        "posts": len(posts),
+    }
+    return Metadata(found, entries, relations, selection, vocabulary, posts, before, funnel)
 
 
-def _locate(connection: Connection, images: Path, progress: Progress) -> tuple[list[Located], list[int]]:
-    rows = connection.execute("SELECT id, ext FROM posts ORDER BY entry").fetchall()
-    both = list(locate(images, [row[0] for row in rows], [row[1] for row in rows], progress=progress))
-    found = [one for one in both if isinstance(one, Located)]
-    if not found:
-        raise InputError(
-            f"--images {images} holds none of the {len(rows):,} posts' pictures; looked for names such as "
-            f"{rows[0][0] % 1000:04d}/{rows[0][0]}.jpg"
-            if rows
-            else "The metadata holds no posts with an id."
-        )
-    return found, [one for one in both if not isinstance(one, Located)]
+def _relation_files(found: Sequence[Found], recipe: Recipe) -> list[str]:
+    beside = find_relations(file for one in found for file in one.files)
+    return list(dict.fromkeys([*beside, *recipe.vocabulary.relations]))
 
 
-def _reject(connection: Connection, bad: Sequence[BadLine], missing: Sequence[int], packed: Sequence[Packed]) -> None:
-    rows: list[tuple[int | None, str, str, str | None]] = [
-        (None, "metadata", "not a JSON object", f"{line.file}:{line.line}") for line in bad
-    ]
-    rows += [(post, "images", "missing", None) for post in missing]
-    rows += [(one.id, "images", one.reason, one.path) for one in packed if one.reason]
-    if rows:
-        connection.executemany("INSERT INTO rejected VALUES (?, ?, ?, ?)", rows)
+def _places(named: Place | Sequence[Place], earlier: Sequence[str]) -> list[str]:
+    several = [named] if isinstance(named, (str, Path)) else named
+    places = [place if is_remote(place) else os.path.abspath(place) for place in map(str, several)]
+    return list(dict.fromkeys([*earlier, *places]))
 
 
-def _write_posts(
-    connection: Connection, out: Path, accepted: Sequence[Packed], vocabulary: Vocabulary, recipe: Recipe
-) -> list[str]:
-    import pyarrow
-
-    groups = find_groups(connection)
-    ids = np.array([one.id for one in accepted], dtype=np.int64)
-    group = np.array([groups.get(one.id, one.id) for one in accepted], dtype=np.int64)
-    splits = split_posts(ids, group, _held_out(connection, ids, recipe), recipe.split)
-    verified = pyarrow.table(
-        {
-            "id": ids,
-            "group": group,
-            "split": splits,
-            **{name: [getattr(one, name) for one in accepted] for name in ("width", "height", "path", "md5")},
-            "shard": pyarrow.array([one.shard for one in accepted], pyarrow.int32()),
-            **{name: [getattr(one, name) for one in accepted] for name in ("offset", "length")},
-        }
-    )
-    connection.register("verified", verified)
-    connection.execute("CREATE OR REPLACE TABLE verified_posts AS SELECT * FROM verified")
-    connection.unregister("verified")
-    _copy(
-        connection,
-        'SELECT id, split, "group", rating, width, height, path, v.md5, shard, "offset", length, '
-        "coalesce(tags, []::INTEGER[]) AS tags FROM posts JOIN verified_posts v USING (id) "
-        "LEFT JOIN labels USING (entry) ORDER BY entry",
-        out / "posts.parquet",
-    )
-    return splits
+@contextmanager
+def _workers(given: Workers | int | None) -> Iterator[Workers]:
+    if given == 1:
+        yield InProcess()
+    elif given is None or isinstance(given, int):
+        with LocalWorkers(given) as own:
+            yield own
+    else:
+        yield given
 
 
-def _held_out(connection: Connection, ids: NDArray[np.int64], recipe: Recipe) -> NDArray[np.bool_]:
-    held = {row[0] for row in connection.execute("SELECT id FROM posts JOIN held_out USING (entry)").fetchall()}
-    if recipe.split.hold_out and not held:
-        raise InputError(
-            f"split.hold_out: no post carries any of {', '.join(recipe.split.hold_out)}. Check the spelling."
-        )
-    return np.array([post in held for post in ids.tolist()], dtype=bool)
+@contextmanager
+def _at_work(work: Path) -> Iterator[None]:
+    """Only one process prepares in one place; the lock goes with the process that holds it, however it ends."""
+    import fcntl
 
-
-def _write_tags(connection: Connection, out: Path, vocabulary: Vocabulary, aliases: Mapping[str, list[str]]) -> None:
-    import pyarrow
-
-    table = pyarrow.table(
-        {
-            "index": pyarrow.array(range(len(vocabulary)), pyarrow.int32()),
-            "name": list(vocabulary.names),
-            "category": pyarrow.array([int(tag.category) for tag in vocabulary], pyarrow.int32()),
-            "count": [tag.count for tag in vocabulary],
-            "aliases": pyarrow.array(
-                [aliases.get(name, []) for name in vocabulary.names], pyarrow.list_(pyarrow.string())
-            ),
-        }
-    )
-    connection.register("names", table)
-    posts = str(out / "posts.parquet").replace("'", "''")
-    splits = ("train", "validation", "test", "unseen")
-    counts = ", ".join(f"count(*) FILTER (split = '{split}') AS {split}" for split in splits)
-    columns = ", ".join(f"coalesce({split}, 0) AS {split}" for split in splits)
-    _copy(
-        connection,
-        f"""SELECT names.index, name, category, "count", {columns}, aliases FROM names LEFT JOIN (
-            SELECT tag, {counts} FROM (SELECT split, unnest(tags) AS tag FROM read_parquet('{posts}')) GROUP BY tag
-        ) AS counted ON tag = names.index ORDER BY names.index""",
-        out / "tags.parquet",
-    )
-    connection.unregister("names")
-
-
-def _copy(connection: Connection, query: str, path: Path) -> None:
-    with replacing(path) as beside:
-        target = str(beside).replace("'", "''")
-        connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
-
-
-def _finish(
-    out: Path,
-    inputs: Mapping[str, str],
-    recipe: Recipe,
-    images: Path,
-    funnel: Mapping[str, int],
-    vocabulary: Vocabulary,
-) -> None:
-    write_json(out / "funnel.json", funnel)
-    splits = {name: funnel[name] for name in ("train", "validation", "test", "unseen") if name in funnel}
-    Marker(
-        kind="dataset",
-        efuda=version("efuda"),
-        inputs=dict(inputs),
-        recipe=recipe.data(),
-        counts={
-            "posts": funnel["images_verified"],
-            "tags": len(vocabulary),
-            "splits": splits,
-            "images": str(images.resolve()),
-            "vocabulary": vocabulary.digest,
-            "digest": sha256(out / "posts.parquet"),
-        },
-    ).write(out)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"{work.parent} is in use: another efuda prepare is at work there. Wait for it, or choose another "
+                "--out."
+            ) from error
+        yield
 
 
 def _unchanged(out: Path, inputs: Mapping[str, str], recipe: Recipe) -> Dataset:
@@ -249,8 +222,3 @@ def _unchanged(out: Path, inputs: Mapping[str, str], recipe: Recipe) -> Dataset:
     raise OutputError(
         f"{out} is a finished dataset, made {changed}. Choose another --out, or make it anew with --overwrite"
     )
-
-
-def _stamp(file: Path) -> str:
-    stat = file.stat()
-    return f"{stat.st_size} bytes, modified {stat.st_mtime_ns}"

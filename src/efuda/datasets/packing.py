@@ -1,228 +1,325 @@
-"""Find each post's picture, open it completely, check its size, and keep it in place or pack a smaller copy in a shard.
+"""Open each picture completely, check it, hash it, and keep it in place or pack a smaller copy in a shard.
 
-The work is cut in chunks of `CHUNK` posts. A chunk is one tar shard (names as WebDataset has them: `<id>.jpg`) and one
-JSON file that says what became of each post, written last: a killed job goes on at the first chunk that lacks it, and a
-chunk whose files did not change is not decoded again.
+The work is cut in chunks of `CHUNK` pictures. A chunk is one tar shard (names as WebDataset has them: `<id>.jpg`) and
+one small Parquet file that says what became of each picture, written last: a killed job goes on at the first chunk that
+lacks it, and a chunk whose files did not change is not decoded again. A worker returns a chunk, the parent writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import multiprocessing
 import os
-import signal
 import tarfile
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from efuda.errors import ImageError, InputError
-from efuda.files import make_folder, replacing, write_json
-from efuda.images import read_rgb
+import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+
+from efuda.errors import ImageError
+from efuda.files import make_folder, replacing
+from efuda.images import examine, is_single_colour, is_small_jpeg, phash, read_rgb
+from efuda.places import join, read_bytes
 from efuda.progress import Progress, silent
 from efuda.recipes import ImagesRecipe
+from efuda.workers import Workers
 
-__all__ = ["CHUNK", "Located", "Packed", "locate", "pack"]
+__all__ = ["CHUNK", "PACKED", "Known", "pack", "read_known"]
 
 CHUNK: Final = 500
-_EXTENSIONS: Final = ("jpg", "png", "webp", "jpeg", "gif")
+MAX_BYTES: Final = 1 << 30
+PACKED: Final[Any] = arrow.schema(
+    [
+        ("id", arrow.int64()),
+        ("path", arrow.string()),
+        ("reason", arrow.string()),
+        ("width", arrow.int32()),
+        ("height", arrow.int32()),
+        ("md5", arrow.string()),
+        ("phash", arrow.uint64()),
+        ("shard", arrow.int32()),
+        ("offset", arrow.int64()),
+        ("length", arrow.int64()),
+    ]
+)
+_STORED: Final[Any] = PACKED.append(arrow.field("size", arrow.int64())).append(arrow.field("stamp", arrow.string()))
+_KEY: Final = b"efuda"
+_EMPTY: Final = {"width": 0, "height": 0, "md5": "", "phash": 0, "shard": -1, "offset": 0, "length": 0}
+
+Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A post whose picture was found; `path` is relative to the images folder."""
+@dataclass(frozen=True)
+class Known:
+    """Pictures of an earlier dataset.
 
-    id: int
-    path: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What became of one picture: `reason` is empty when it was accepted.
-
-    `shard` is −1 and `offset`, `length` 0 where the picture stays in place; `md5` is that of the original file.
+    Attributes:
+        recipe: the keys by which they were judged, as JSON.
+        rows: what became of each, as its shards' indices say; `names`: its whole place, size and stamp, in one string.
     """
 
-    id: int
-    path: str
-    reason: str
-    width: int = 0
-    height: int = 0
-    md5: str = ""
-    shard: int = -1
-    offset: int = 0
-    length: int = 0
+    root: Path
+    recipe: str
+    rows: Any
+    names: Any
+
+    def find(self, first: str, found: Any) -> NDArray[np.int64]:
+        """For each picture found, its row here, −1 where it is new or has changed since."""
+        at = compute.index_in(_names(first, found), value_set=self.names)
+        return np.asarray(compute.fill_null(at, -1)).astype(np.int64)
+
+    def results(self, rows: NDArray[np.int64]) -> list[tuple[Row, bytes] | None]:
+        """What became of these pictures and the bytes of their copies; None for −1, or where the copy is gone."""
+        listed = self.rows.take(arrow.array(rows[rows >= 0])).to_pylist()
+        before = iter(listed)
+        with ExitStack() as opened:
+            shards: dict[int, int | None] = {row["shard"]: None for row in listed if row["shard"] >= 0}
+            for number in shards:
+                with suppress(OSError):
+                    shards[number] = opened.enter_context(_tar(self.root / "shards", number).open("rb")).fileno()
+            return [self._result(next(before), shards) if row >= 0 else None for row in rows.tolist()]
+
+    def _result(self, before: Row, shards: Mapping[int, int | None]) -> tuple[Row, bytes] | None:
+        if before["shard"] < 0:
+            return before, b""
+        shard = shards[before["shard"]]
+        copy = b"" if shard is None else os.pread(shard, before["length"], before["offset"])
+        return (before, copy) if len(copy) == before["length"] else None
 
 
-def locate(
-    images: Path, ids: Sequence[int], extensions: Sequence[str], *, progress: Progress = silent
-) -> Iterator[Located | int]:
-    """For each post its picture, or its bare id where there is none.
+@dataclass(frozen=True)
+class _Chunk:
+    """What a worker needs: `earlier` holds, for pictures that an earlier dataset knows, its row and its copy."""
 
-    Bucketed (`0148/263148.jpg`, in four, three or no fixed digits) and flat layouts are tried; the one that last
-    matched is tried first.
+    number: int
+    key: str
+    first: str
+    rows: Sequence[Row]
+    recipe: ImagesRecipe
+    earlier: Sequence[tuple[Row, bytes] | None]
 
-    Raises:
-        InputError: `images` is no folder, or is empty.
-    """
-    if not images.is_dir():
-        raise InputError(
-            f"--images {images} is not a folder. Name the folder that holds the buckets, for example 512px/"
-        )
-    if not any(images.iterdir()):
-        raise InputError(f"--images {images} is empty. Name the folder that holds the buckets: 512px/")
-    layouts = ["{bucket:04d}/{id}", "{bucket:03d}/{id}", "{bucket}/{id}", "{id}"]
-    for done, (post, extension) in enumerate(zip(ids, extensions, strict=True), start=1):
-        yield _find(images, post, extension, layouts)
-        if done % 1000 == 0 or done == len(ids):
-            progress("find", done, len(ids), unit="pictures")
+    @property
+    def name(self) -> str:
+        """For an error: which pictures these are."""
+        return f"the pictures {self.rows[0]['path']} to {self.rows[-1]['path']}"
+
+
+@dataclass
+class _Tally:
+    """The chunks that are done, whoever did them, in whatever order."""
+
+    total: int
+    progress: Progress
+    tables: dict[int, Any] = field(default_factory=dict)
+    done: int = 0
+    rejected: int = 0
+
+    def add(self, number: int, table: Any) -> None:
+        self.tables[number] = table.select(PACKED.names).replace_schema_metadata()
+        self.done += len(table)
+        self.rejected += len(table) - table["reason"].to_pylist().count("")
+        self.progress("images", self.done, self.total, unit="images", note=f"{self.rejected:,} rejected")
 
 
 def pack(
-    images: Path,
-    found: Sequence[Located],
+    images: Sequence[str],
+    found: Any,
     out: Path,
     recipe: ImagesRecipe,
     *,
-    workers: int | None = None,
+    workers: Workers,
+    known: Known | None = None,
     progress: Progress = silent,
-) -> list[Packed]:
-    """Verify and pack pictures in worker processes; the result does not depend on their number.
+) -> Any:
+    """Verify and pack pictures; the result does not depend on who does it.
 
     Args:
-        images: the folder that `found` is relative to.
+        images: the folders; paths are relative to the first, or whole.
+        found: a table of `locating.FOUND`.
         out: the dataset; shards go to `out/shards`.
-        workers: processes, one a core by default.
+        known: the pictures of the dataset that is extended; those that did not change are not decoded again.
+
+    Returns:
+        A table `PACKED`, a row a picture in the same order; `reason` is empty where it was accepted. `shard` is −1 and
+        `offset`, `length` are 0 where the picture stays in place; `md5` is that of the original file.
+
+    Raises:
+        OutputError: `out` cannot be written, or the disk is full.
     """
     shards = make_folder(out / "shards")
-    chunks = [found[start : start + CHUNK] for start in range(0, len(found), CHUNK)]
-    jobs = [(images, chunk, shards, number, recipe) for number, chunk in enumerate(chunks)]
-    results: list[Packed] = []
-    rejected = 0
-    with ProcessPoolExecutor(
-        min(workers or os.cpu_count() or 1, max(len(jobs), 1)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-    ) as pool:
-        futures = [pool.submit(_pack_chunk, *job) for job in jobs]
-        try:
-            for future in futures:
-                results += (packed := future.result())
-                rejected += sum(1 for one in packed if one.reason)
-                progress("images", len(results), len(found), unit="images", note=f"{rejected:,} rejected")
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    _remove_stale(shards, len(chunks), packed=recipe.pack is not None)
-    return results
+    first = images[0] if images else ""
+    chunks = -(-len(found) // CHUNK)
+    tally = _Tally(len(found), progress)
+    usable = known is not None and known.recipe == recipe.model_dump_json()
+    before = known.find(first, found) if known and usable else np.full(len(found), -1, np.int64)
 
-
-def _begin_worker() -> None:
-    _leave_interrupts_to_the_parent()
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would otherwise wait for its next chunk for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches every process of the terminal; a worker finishes its chunk, the parent decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _find(images: Path, post: int, extension: str, layouts: list[str]) -> Located | int:
-    for layout in layouts:
-        stem = layout.format(bucket=post % 1000, id=post)
-        for ending in dict.fromkeys(("jpg", extension, *_EXTENSIONS)):
-            path = f"{stem}.{ending}"
-            try:
-                stat = (images / path).stat()
-            except OSError:
+    def to_do() -> Iterator[_Chunk]:
+        for number in range(chunks):
+            rows = found.slice(number * CHUNK, CHUNK)
+            key = _key(first, rows, number, recipe)
+            if (table := _read_back(shards, number, key)) is not None:
+                tally.add(number, table)
                 continue
-            layouts.remove(layout)
-            layouts.insert(0, layout)
-            return Located(post, path, stat.st_size, stat.st_mtime_ns)
-    return post
+            some = before[number * CHUNK : (number + 1) * CHUNK]
+            earlier = known.results(some) if known else [None] * len(rows)
+            chunk = _Chunk(number, key, first, rows.to_pylist(), recipe, earlier)
+            if None in earlier:
+                yield chunk
+            else:  # only to be copied: not worth a way to a worker and back
+                tally.add(number, _store(shards, *_pack_chunk(chunk)))
+
+    for result in workers.map(_pack_chunk, to_do()):
+        tally.add(result[0], _store(shards, *result))
+    _remove_stale(shards, chunks, packed=recipe.pack is not None)
+    tables = [PACKED.empty_table(), *(tally.tables[number] for number in range(chunks))]
+    return arrow.concat_tables(tables).combine_chunks()
 
 
-def _pack_chunk(
-    images: Path, found: Sequence[Located], shards: Path, number: int, recipe: ImagesRecipe
-) -> list[Packed]:
-    index, tar = shards / f"{number:06d}.json", shards / f"{number:06d}.tar"
-    key = _key(images, found, recipe)
-    known = _read_index(index, key)
-    if known is not None and (recipe.pack is None or tar.is_file()):
-        return known
-    if recipe.pack is None:
-        results = [_verify(images, one, recipe)[0] for one in found]
-    else:
-        with replacing(tar) as beside, tarfile.open(beside, "w", format=tarfile.USTAR_FORMAT) as archive:
-            results = [_append(archive, images, one, number, recipe) for one in found]
-    write_json(index, {"key": key, "posts": [asdict(one) for one in results]})
-    return results
+def read_known(root: Path) -> Known:
+    """The pictures of an earlier dataset, from its shards."""
+    from efuda.artifacts import Dataset
+
+    marker = Dataset.open(root).marker
+    first = next(iter(marker.counts["images"]), "")
+    indices = sorted((root / "shards").glob("*.parquet"))
+    rows = arrow.concat_tables([_STORED.empty_table(), *map(_read_index, indices)]).combine_chunks()
+    recipe = ImagesRecipe.model_validate(marker.recipe["images"]).model_dump_json()
+    return Known(root, recipe, rows, _names(first, rows))
 
 
-def _verify(images: Path, one: Located, recipe: ImagesRecipe) -> tuple[Packed, bytes]:
+def _names(first: str, rows: Any) -> Any:
+    """Each picture as one string that no other picture, nor itself when changed, has."""
+    whole = compute.match_substring_regex(rows["path"], r"^(/|[A-Za-z][A-Za-z0-9+.-]+://)")
+    beneath = compute.binary_join_element_wise(join(first, "x")[:-1], rows["path"], "")
+    sizes = compute.cast(rows["size"], arrow.string())
+    return compute.binary_join_element_wise(compute.if_else(whole, rows["path"], beneath), sizes, rows["stamp"], "\0")
+
+
+def _pack_chunk(chunk: _Chunk) -> tuple[int, bytes, bytes]:
+    """Done in a worker: the number, the bytes of the tar (none where pictures stay in place), those of the index."""
+    shard = io.BytesIO()
+    with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        results = [
+            _append(archive, chunk, row, *(_verify(chunk, row) if earlier is None else earlier))
+            for row, earlier in zip(chunk.rows, chunk.earlier, strict=True)
+        ]
+    index = io.BytesIO()
+    copies = shard.getvalue() if chunk.recipe.pack is not None else b""
+    table = arrow.Table.from_pylist(results, schema=_STORED)
+    table = table.replace_schema_metadata({_KEY: f"{chunk.key} {len(copies)}".encode()})
+    parquet.write_table(table, index, compression="zstd")
+    return chunk.number, copies, index.getvalue()
+
+
+def _verify(chunk: _Chunk, row: Row) -> tuple[Row, bytes]:
     """Check one picture; the bytes are those of the copy to pack, empty when rejected or kept in place."""
+    recipe = chunk.recipe
+    if row["size"] > MAX_BYTES:
+        return {"reason": f"too large ({row['size'] / 1e9:.1f} GB)"}, b""
     try:
-        data = (images / one.path).read_bytes()
-        picture = read_rgb(data)
+        data = read_bytes(join(chunk.first, row["path"]))
+        return _verify_in_place(data, recipe) if recipe.pack is None else _verify_and_copy(data, recipe)
     except ImageError as error:
-        return Packed(one.id, one.path, error.reason), b""
+        return {"reason": error.reason}, b""
     except OSError as error:
-        return Packed(one.id, one.path, f"cannot be read ({error.strerror})"), b""
-    size = recipe.exact_size
-    if size is not None and picture.size != (size, size):
-        return Packed(one.id, one.path, f"{picture.width}×{picture.height} instead of {size}×{size}"), b""
-    packed = Packed(one.id, one.path, "", picture.width, picture.height, hashlib.md5(data).hexdigest())
-    if recipe.pack is None:
-        return packed, b""
+        return {"reason": f"cannot be read ({error.strerror or error})"}, b""
+
+
+def _verify_in_place(data: bytes, recipe: ImagesRecipe) -> tuple[Row, bytes]:
+    seen = examine(data)
+    _check(seen.width, seen.height, seen.single_colour, recipe)
+    return _about(data, seen.width, seen.height, seen.phash), b""
+
+
+def _verify_and_copy(data: bytes, recipe: ImagesRecipe) -> tuple[Row, bytes]:
+    assert recipe.pack is not None
+    if is_small_jpeg(data, recipe.pack):  # as it is: encoding it again would cost time and quality
+        return _verify_in_place(data, recipe)[0], data
+    picture = read_rgb(data)
+    _check(*picture.size, not recipe.single_colour and is_single_colour(picture), recipe)
+    about = _about(data, *picture.size, phash(picture))
     picture.thumbnail((recipe.pack, recipe.pack), reducing_gap=None)
     copy = io.BytesIO()
     picture.save(copy, "JPEG", quality=recipe.quality, subsampling=0)
-    return packed, copy.getvalue()
+    return about, copy.getvalue()
 
 
-def _append(archive: tarfile.TarFile, images: Path, one: Located, number: int, recipe: ImagesRecipe) -> Packed:
-    packed, copy = _verify(images, one, recipe)
-    if not copy:
-        return packed
-    header = tarfile.TarInfo(f"{one.id}.jpg")
-    header.size = len(copy)
-    archive.addfile(header, io.BytesIO(copy))
-    offset = archive.offset - -(-len(copy) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    return Packed(**{**asdict(packed), "shard": number, "offset": offset, "length": len(copy)})
+def _check(width: int, height: int, single_colour: bool, recipe: ImagesRecipe) -> None:
+    size = recipe.exact_size
+    if size is not None and (width, height) != (size, size):
+        raise ImageError(f"{width}×{height} instead of {size}×{size}")
+    if min(width, height) < recipe.minimum_side:
+        raise ImageError(f"{width}×{height}, smaller than {recipe.minimum_side}")
+    if single_colour and not recipe.single_colour:
+        raise ImageError("a single colour")
 
 
-def _key(images: Path, found: Sequence[Located], recipe: ImagesRecipe) -> str:
-    parts = [str(images.resolve()), recipe.model_dump_json(), *(repr(one) for one in found)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def _about(data: bytes, width: int, height: int, perceptual: int) -> Row:
+    digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return {"reason": "", "width": width, "height": height, "md5": digest, "phash": perceptual}
 
 
-def _read_index(index: Path, key: str) -> list[Packed] | None:
+def _append(archive: tarfile.TarFile, chunk: _Chunk, row: Row, about: Row, copy: bytes) -> dict[str, Any]:
+    result = {**_EMPTY, **about, **row, "shard": -1, "offset": 0, "length": 0}
+    if copy:
+        header = tarfile.TarInfo(f"{row['id']}.jpg")
+        header.size = len(copy)
+        archive.addfile(header, io.BytesIO(copy))
+        padded = -(-len(copy) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        result |= {"shard": chunk.number, "offset": archive.offset - padded, "length": len(copy)}
+    return result
+
+
+def _store(shards: Path, number: int, tar: bytes, index: bytes) -> Any:
+    """Write a chunk; its index, which vouches for the shard, is gone before the shard is replaced."""
+    if tar:
+        _index(shards, number).unlink(missing_ok=True)
+        with replacing(_tar(shards, number)) as beside:
+            beside.write_bytes(tar)
+    with replacing(_index(shards, number)) as beside:
+        beside.write_bytes(index)
+    return parquet.read_table(io.BytesIO(index))
+
+
+def _read_back(shards: Path, number: int, key: str) -> Any | None:
+    """The table of a chunk that was done with this key, None where there is none or its shard is not whole."""
     try:
-        stored = json.loads(index.read_text(encoding="utf-8"))
-        return [Packed(**post) for post in stored["posts"]] if stored["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+        table = _read_index(_index(shards, number))
+        done, size = (table.schema.metadata or {})[_KEY].decode().split()
+        whole = int(size) == 0 or _tar(shards, number).stat().st_size == int(size)
+    except (OSError, arrow.ArrowException, KeyError, ValueError):
         return None
+    return table if done == key and whole else None
+
+
+def _read_index(path: Path) -> Any:
+    return parquet.read_table(arrow.BufferReader(path.read_bytes()), use_threads=False)
+
+
+def _key(first: str, rows: Any, number: int, recipe: ImagesRecipe) -> str:
+    columns = ["\0".join(map(str, rows[name].to_pylist())) for name in rows.column_names]
+    return hashlib.sha256("\n".join([first, recipe.model_dump_json(), str(number), *columns]).encode()).hexdigest()
+
+
+def _tar(shards: Path, number: int) -> Path:
+    return shards / f"{number:06d}.tar"
+
+
+def _index(shards: Path, number: int) -> Path:
+    return shards / f"{number:06d}.parquet"
 
 
 def _remove_stale(shards: Path, chunks: int, *, packed: bool) -> None:
     """What an earlier dataset in the same place left, and what a killed job had half written."""
-    endings = {".json", ".tar"} if packed else {".json"}
+    endings = {".parquet", ".tar"} if packed else {".parquet"}
     for path in shards.iterdir():
         current = path.suffix in endings and path.stem.isdigit() and int(path.stem) < chunks
-        if path.suffix in (".tar", ".json", ".part") and not current:
+        if path.suffix in (".tar", ".parquet", ".json", ".part") and not current:
             path.unlink()

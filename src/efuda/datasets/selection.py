@@ -1,203 +1,451 @@
-"""From entries to a table of posts with their tags: sampling, counting, cutting, groups and splits.
+"""From entries to posts with their labels: sampling, filters, counting, the cut, and the numbers of the tags that stay.
 
 The order is the reference run's: every k-th entry, then tags counted on that sample, then the minimum count. Everything
-works on DuckDB tables on disk, so that memory does not grow with the dump.
+is arrays over a chunk at a time; threads share the chunks, since numpy lets go of the interpreter.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
 from numpy.typing import NDArray
 
-from efuda.datasets.sources import Connection
-from efuda.errors import InputError, MissingExtra
-from efuda.recipes import Recipe, SplitRecipe
+from efuda.datasets.entries import CATEGORIES
+from efuda.datasets.reading import Chunk, Entries
+from efuda.datasets.relations import Relations, read_tag_names
+from efuda.datasets.rows import arrange, sort_rows, take_rows
+from efuda.datasets.times import UNKNOWN, microseconds
+from efuda.errors import InputError
+from efuda.files import replacing
+from efuda.recipes import PostsRecipe, Recipe
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 
-__all__ = ["choose_vocabulary", "find_groups", "sample", "split_posts", "tag_posts"]
+__all__ = ["REJECTED", "Selection", "choose_vocabulary", "label_posts", "parents", "select"]
 
+REJECTED: Final[Any] = arrow.schema(
+    [("id", arrow.int64()), ("stage", arrow.string()), ("reason", arrow.string()), ("path", arrow.string())]
+)
 # Before Danbooru's "general" existed, s was "safe"; a dump that never says g is of that time.
 _THREE_LEVELS: Final = {"s": "general", "q": "questionable", "e": "explicit"}
 _FOUR_LEVELS: Final = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
-_SPLITS: Final = ("train", "validation", "test")
+T = TypeVar("T")
 
 
-def sample(connection: Connection, recipe: Recipe) -> dict[str, int]:
-    """Fill `sampled` (every k-th entry) and `posts` (those with an id, the last of each id); returns the funnel so far.
+@dataclass
+class Selection:
+    """What is used of each chunk, and what the tags of the sample add up to.
 
-    Posts left out are in the table `rejected` (id, stage, reason, path).
+    Attributes:
+        used: a mask a chunk: the posts.
+        held_out: a mask a chunk: the posts that carry a tag of `split.hold_out`.
+        counts: int64 [names], in how many sampled entries each tag stands, the held-out ones not counted.
+        ratings: letter → sampled entries; four_levels: whether the dump knows "general".
+        rejected: a table `REJECTED`.
     """
-    run = connection.execute
-    every = recipe.posts.every
-    run(f"CREATE OR REPLACE TABLE sampled AS SELECT rowid AS entry, * FROM entries WHERE rowid % {every} = 0")
-    run("CREATE OR REPLACE TABLE rejected (id BIGINT, stage VARCHAR, reason VARCHAR, path VARCHAR)")
-    run("INSERT INTO rejected SELECT id, 'posts', 'no id', NULL FROM sampled WHERE id IS NULL OR id < 1 ORDER BY entry")
-    run("CREATE OR REPLACE TABLE posts AS SELECT * FROM sampled WHERE id >= 1 ORDER BY entry")
-    run(
-        "INSERT INTO rejected SELECT id, 'posts', 'a later entry has the same id', NULL FROM posts "
-        "QUALIFY row_number() OVER (PARTITION BY id ORDER BY entry DESC) > 1 ORDER BY entry"
-    )
-    run("DELETE FROM posts WHERE entry NOT IN (SELECT max(entry) FROM posts GROUP BY id)")
-    if not recipe.posts.deleted:
-        run("INSERT INTO rejected SELECT id, 'posts', 'deleted', NULL FROM posts WHERE deleted ORDER BY entry")
-        run("DELETE FROM posts WHERE deleted")
-    counts = {name: run(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("entries", "sampled", "posts")}
-    return {name: int(count) for name, count in counts.items()}
+
+    entries: int
+    sampled: int
+    counts: NDArray[np.int64]
+    used: list[NDArray[np.bool_]] = field(default_factory=list)
+    held_out: list[NDArray[np.bool_]] = field(default_factory=list)
+    ratings: dict[str, int] = field(default_factory=dict)
+    four_levels: bool = False
+    rejected: Any = None
+
+    @property
+    def posts(self) -> int:
+        """How many posts are used."""
+        return int(sum(mask.sum() for mask in self.used))
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """Letter → rating."""
+        return _FOUR_LEVELS if self.four_levels else _THREE_LEVELS
+
+
+def select(
+    entries: Entries, recipe: Recipe, relations: Relations, *, always: NDArray[np.int64] | None = None
+) -> Selection:
+    """Sample the entries, keep the newest of each id, filter, and count tags on what is left.
+
+    Entries without an id are counted, as in the reference run, but cannot be posts.
+
+    Args:
+        always: ids that are sampled whatever the recipe says: the posts of the dataset that is extended.
+
+    Raises:
+        InputError: `split.hold_out` names a tag that nothing carries.
+    """
+    ids = np.concatenate([_ids(chunk.open()) for chunk in entries.chunks] or [np.zeros(0, np.int64)])
+    sampled = _sample(ids, recipe.posts)
+    if always is not None:
+        sampled |= np.isin(ids, always)
+    superseded = _superseded(entries, ids, sampled)
+    selection = Selection(len(ids), int(sampled.sum()), np.zeros(len(entries.names), np.int64))
+    held = _name_mask(entries.names, [relations.aliases.get(name, name) for name in recipe.split.hold_out])
+    without = _name_mask(entries.names, recipe.posts.without)
+
+    def one(chunk: Chunk) -> _Judged:
+        where = slice(chunk.first, chunk.first + chunk.rows)
+        return _judge(chunk, sampled[where], superseded[where], recipe.posts, held, without)
+
+    rejected: list[Any] = []
+    for chunk, judged in zip(entries.chunks, in_threads(one, entries.chunks), strict=True):
+        selection.used.append(judged.used)
+        selection.held_out.append(judged.held_out)
+        selection.four_levels |= judged.four_levels
+        np.add.at(selection.counts, chunk.codes, judged.counts)
+        for letter, count in judged.ratings.items():
+            selection.ratings[letter] = selection.ratings.get(letter, 0) + count
+        rejected.append(judged.rejected)
+    selection.rejected = arrow.concat_tables(rejected) if rejected else REJECTED.empty_table()
+    if recipe.split.hold_out and not any(mask.any() for mask in selection.held_out):
+        raise InputError(
+            f"split.hold_out: no post carries any of {', '.join(recipe.split.hold_out)}. Check the spelling."
+        )
+    return selection
 
 
 def choose_vocabulary(
-    connection: Connection, recipe: Recipe, aliases: Mapping[str, str]
-) -> tuple[Vocabulary, dict[str, list[str]], int]:
-    """Count the tags of the sampled entries and keep those that occur often enough.
+    entries: Entries, selection: Selection, recipe: Recipe, relations: Relations, *, keep: Sequence[Tag] = ()
+) -> tuple[Vocabulary, int, NDArray[np.int64]]:
+    """Keep the tags that occur often enough, in the WD layout's order.
+
+    Args:
+        keep: tags of the dataset that is extended; they stay whatever their count.
 
     Returns:
-        The vocabulary, the aliases that were met (tag → names), and how many different tags there were before the cut.
+        The vocabulary, how many different tags there were before the cut, and their counts, falling.
 
     Raises:
         InputError: nothing is left.
     """
-    run = connection.execute
-    _fill_alias_table(connection, aliases if recipe.vocabulary.aliases else {})
-    each = " UNION ALL ".join(
-        f"SELECT entry, {int(Category[category.upper()])} AS category, unnest({category}) AS written FROM sampled"
-        for category in recipe.vocabulary.categories
-    )
-    run(
-        f"CREATE OR REPLACE TABLE postings AS SELECT entry, coalesce(tag, written) AS name, min(category) AS category "
-        f"FROM ({each}) LEFT JOIN aliases ON alias = written WHERE written <> '' GROUP BY ALL"
-    )
-    _drop_held_out(connection, recipe)
-    # A name that appears under two categories (an old entry, a moved tag) is one tag, of the commoner category.
-    counted = run(
-        "SELECT name, arg_max(category, 10 * n - category), sum(n)::BIGINT FROM "
-        "(SELECT name, category, count(*) FILTER (entry NOT IN (FROM held_out)) AS n FROM postings GROUP BY ALL) "
-        "GROUP BY name"
-    ).fetchall()
-    hidden = set(recipe.split.hold_out)
-    kept = [
-        Tag(name, Category(category), count)
-        for name, category, count in counted
-        if count >= recipe.vocabulary.minimum_count and name not in hidden
-    ]
-    if not kept:
+    wanted = recipe.vocabulary
+    category = _categories(entries, relations)
+    known = np.isin(category, [int(Category[name.upper()]) for name in wanted.categories]) & (selection.counts > 0)
+    kept = known & (selection.counts >= wanted.minimum_count)
+    kept &= ~_name_mask(entries.names, [*wanted.exclude, *recipe.split.hold_out])
+    if wanted.only:
+        kept &= _name_mask(entries.names, sorted(read_tag_names(wanted.only)), wildcards=False)
+    codes = np.flatnonzero(kept)
+    if wanted.maximum_size and len(codes) > wanted.maximum_size:
+        names = np.array(entries.names, dtype=object)[codes]
+        codes = codes[np.lexsort((names, -selection.counts[codes]))][: wanted.maximum_size]
+    before = np.sort(selection.counts[known])[::-1]
+    tags = {
+        entries.names[code]: Tag(entries.names[code], Category(int(category[code])), int(selection.counts[code]))
+        for code in codes.tolist()
+    }
+    if not tags:
         raise InputError(
-            f"No tag is left: none of {len(counted):,} occurs in at least {recipe.vocabulary.minimum_count} of the "
-            "sampled entries. Use more entries, or lower it with --set vocabulary.minimum_count=20"
+            f"No tag is left: none of {len(before):,} occurs in at least {wanted.minimum_count} of the sampled "
+            "entries and is asked for by [vocabulary]. Use more entries, or lower it with "
+            "--set vocabulary.minimum_count=20"
         )
-    kept += _ratings(connection) if recipe.vocabulary.ratings else []
-    names = {tag.name for tag in kept}
-    met = run("SELECT tag, list(alias ORDER BY alias) FROM aliases GROUP BY tag").fetchall()
-    return Vocabulary.in_wd_order(kept), {tag: names_ for tag, names_ in met if tag in names}, len(counted)
+    code_of = {name: code for code, name in enumerate(entries.names)} if keep else {}
+    for tag in keep:
+        if tag.category is not Category.RATING and tag.name not in tags:
+            code = code_of.get(tag.name)
+            tags[tag.name] = Tag(tag.name, tag.category, 0 if code is None else int(selection.counts[code]))
+    ratings = [Tag(name, Category.RATING, _rating_count(selection, name)) for name in RATINGS]
+    return Vocabulary.in_wd_order([*tags.values(), *(ratings if wanted.ratings else [])]), len(before), before
 
 
-def tag_posts(connection: Connection, vocabulary: Vocabulary) -> None:
-    """Fill `labels` (entry, tags: sorted list of outputs) for the posts that carry any."""
-    run = connection.execute
-    run("CREATE OR REPLACE TABLE vocabulary (row INTEGER, name VARCHAR, rating BOOLEAN)")
-    _insert(
-        connection,
-        "vocabulary",
-        [(row, tag.name, tag.category == Category.RATING) for row, tag in enumerate(vocabulary)],
-    )
-    levels = _levels(connection)
-    cases = " ".join(f"WHEN '{letter}' THEN '{word}'" for letter, word in levels.items())
-    run(
-        f"CREATE OR REPLACE TABLE labels AS SELECT entry, list_sort(list_distinct(list(row))) AS tags FROM ("
-        f"SELECT entry, row FROM postings JOIN vocabulary USING (name) WHERE NOT rating UNION ALL "
-        f"SELECT entry, row FROM posts JOIN vocabulary ON name = CASE posts.rating {cases} END WHERE vocabulary.rating"
-        f") GROUP BY entry"
-    )
-
-
-def find_groups(connection: Connection) -> dict[int, int]:
-    """Post → group, for the posts that have a parent or a child: the lowest id among all their relatives."""
-    group: dict[int, int] = {}
-
-    def root(post: int) -> int:
-        while (above := group.setdefault(post, post)) != post:
-            group[post] = post = group[above]
-        return post
-
-    pairs = connection.execute("SELECT id, parent_id FROM entries WHERE id >= 1 AND parent_id >= 1").fetchall()
-    for post, parent in pairs:
-        one, other = sorted((root(post), root(parent)))
-        group[other] = one
-    return {post: root(post) for post in list(group)}
-
-
-def split_posts(
-    ids: NDArray[np.int64], groups: NDArray[np.int64], held_out: NDArray[np.bool_], recipe: SplitRecipe
-) -> list[str]:
-    """Say for each post which split it belongs to.
+def label_posts(
+    entries: Entries, selection: Selection, vocabulary: Vocabulary, path: Path, *, times: bool = False
+) -> Any:
+    """Write the posts with their labels to an Arrow file, and open it.
 
     Args:
-        ids: int64 [n].
-        groups: int64 [n]; posts of one group share a split (`hash`; `random` is the reference's and knows no groups).
-        held_out: bool [n]; these posts and their groups form the split "unseen".
+        times: whether `created` is needed; it is `UNKNOWN` otherwise.
+
+    Returns:
+        A table, mapped into memory: id, rating, ext, md5, path, created (µs), held_out, tags (sorted outputs).
     """
-    unseen = np.isin(groups, groups[held_out])
-    names = np.full(len(ids), "unseen", dtype=object)
-    if recipe.method == "random":
-        names[~unseen] = _random_splits(int((~unseen).sum()), recipe)
-    else:
-        names[~unseen] = [_split_of(int(group), recipe) for group in groups[~unseen]]
-    return list(names)
+    code_of = {tag.name: row for row, tag in enumerate(vocabulary) if tag.category is not Category.RATING}
+    outputs = np.array([code_of.get(name, -1) for name in entries.names], dtype=np.int32)
+    rating_rows = {tag.name: row for row, tag in enumerate(vocabulary) if tag.category is Category.RATING}
+    ratings = {letter: rating_rows[name] for letter, name in selection.levels.items() if name in rating_rows}
+
+    def one(part: tuple[Chunk, NDArray[np.bool_], NDArray[np.bool_]]) -> Any:
+        return _label(*part, outputs, ratings, times=times)
+
+    parts = list(zip(entries.chunks, selection.used, selection.held_out, strict=True))
+    with (
+        replacing(path, durable=False) as beside,
+        arrow.OSFile(str(beside), "wb") as sink,
+        arrow.ipc.new_file(sink, _LABELLED) as writer,
+    ):
+        for table in in_threads(one, parts):
+            writer.write_table(table)
+    return arrow.ipc.open_file(arrow.memory_map(str(path))).read_all()
 
 
-def _split_of(group: int, recipe: SplitRecipe) -> str:
-    digest = hashlib.sha256(f"{recipe.seed}:{group}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if place < recipe.train else "validation" if place < recipe.train + recipe.validation else "test"
+def parents(entries: Entries) -> NDArray[np.int64]:
+    """All pairs (post, parent) [m, 2], of every entry, sampled or not."""
+    pairs = [np.zeros((0, 2), np.int64)]
+    for chunk in entries.chunks:
+        table = chunk.open()
+        parent = table["parent_id"].fill_null(0).to_numpy()
+        both = np.stack([_ids(table), parent], axis=1)
+        pairs.append(both[(both > 0).all(axis=1)])
+    return np.concatenate(pairs)
 
 
-def _random_splits(posts: int, recipe: SplitRecipe) -> list[str]:
-    """The reference's: one cut for the test set, another for validation."""
-    try:
-        from sklearn.model_selection import train_test_split
-    except ModuleNotFoundError as error:
-        raise MissingExtra("A random split", "train", "scikit-learn") from error
-    if posts < 4:
-        raise InputError(f"{posts} posts are too few to split in three; use more entries or pictures.")
-    rest, test = train_test_split(np.arange(posts), test_size=recipe.test, random_state=recipe.seed)
-    share = recipe.validation / (recipe.train + recipe.validation)
-    train, validation = train_test_split(rest, test_size=share, random_state=recipe.seed)
-    names = np.empty(posts, dtype=object)
-    for name, rows in zip(_SPLITS, (train, validation, test), strict=True):
-        names[rows] = name
-    return list(names)
+def in_threads(function: Callable[[T], Any], items: Sequence[T]) -> Iterator[Any]:
+    """`map` over a few threads, in order, never far ahead."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = 2 * (os.cpu_count() or 1)
+        futures = [pool.submit(function, item) for item in items[:ahead]]
+        for following in range(len(items)):
+            result = futures[following].result()
+            futures[following] = None  # type: ignore[call-overload]
+            if len(futures) < len(items):
+                futures.append(pool.submit(function, items[len(futures)]))
+            yield result
 
 
-def _fill_alias_table(connection: Connection, aliases: Mapping[str, str]) -> None:
-    connection.execute("CREATE OR REPLACE TABLE aliases (alias VARCHAR, tag VARCHAR)")
-    _insert(connection, "aliases", list(aliases.items()))
+_LABELLED: Final[Any] = arrow.schema(
+    [
+        ("id", arrow.int64()),
+        ("rating", arrow.string()),
+        ("ext", arrow.string()),
+        ("md5", arrow.string()),
+        ("path", arrow.string()),
+        ("created", arrow.int64()),
+        ("held_out", arrow.bool_()),
+        ("tags", arrow.list_(arrow.int32())),
+    ]
+)
 
 
-def _insert(connection: Connection, table: str, rows: Sequence[Iterable[object]]) -> None:
-    if rows:
-        marks = ", ".join("?" for _ in list(rows[0]))
-        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [list(row) for row in rows])
+@dataclass(frozen=True)
+class _Judged:
+    used: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+    ratings: dict[str, int]
+    four_levels: bool
+    rejected: Any
 
 
-def _drop_held_out(connection: Connection, recipe: Recipe) -> None:
-    """Tags are chosen among what can be learned: the held-out posts keep their labels but are not counted."""
-    names = list(recipe.split.hold_out)
-    marks = ", ".join("?" for _ in names) or "NULL"
-    connection.execute(
-        f"CREATE OR REPLACE TABLE held_out AS SELECT DISTINCT entry FROM postings WHERE name IN ({marks})", names
+def _judge(
+    chunk: Chunk,
+    sampled: NDArray[np.bool_],
+    superseded: NDArray[np.bool_],
+    recipe: PostsRecipe,
+    held: NDArray[np.bool_],
+    without: NDArray[np.bool_],
+) -> _Judged:
+    table = chunk.open()
+    starts, local = _local(table)
+    ids = _ids(table)
+    why = ["", "a later entry has the same id", "no id"]
+    reason = np.where(superseded, 1, 0).astype(np.int16)
+    for mask, words in _faults(table, ids, np.diff(starts), recipe):
+        reason[(reason == 0) & mask] = len(why)
+        why.append(words)
+    if without.any():
+        reason[(reason == 0) & _carries(starts, without[chunk.codes][local])] = len(why)
+        why.append("carries a tag of posts.without")
+    counted = sampled & (reason == 0)
+    reason[counted & (ids == 0)] = 2
+    held_out = _carries(starts, held[chunk.codes][local]) if held.any() else np.zeros(chunk.rows, bool)
+    _, codes = take_rows(starts, local, np.flatnonzero(counted & ~held_out))
+    rating = compute.value_counts(table["rating"].filter(arrow.array(counted))).to_pylist()
+    out = np.flatnonzero(sampled & (reason != 0))
+    return _Judged(
+        used=counted & (ids > 0),
+        held_out=held_out & counted & (ids > 0),
+        counts=np.bincount(codes, minlength=len(chunk.codes)),
+        ratings={one["values"]: one["counts"] for one in rating if one["values"]},
+        four_levels=bool(compute.any(compute.equal(table["rating"], "g")).as_py()),
+        rejected=_rejected(ids[out], [why[code] for code in reason[out].tolist()]),
     )
 
 
-def _levels(connection: Connection) -> dict[str, str]:
-    (four,) = connection.execute("SELECT coalesce(bool_or(rating = 'g'), false) FROM entries").fetchone()
-    return _FOUR_LEVELS if four else _THREE_LEVELS
+def _faults(
+    table: Any, ids: NDArray[np.int64], tags: NDArray[np.int64], recipe: PostsRecipe
+) -> Iterator[tuple[NDArray[np.bool_], str]]:
+    """What the recipe does not want: a mask and the reason."""
+
+    def flag(name: str) -> NDArray[np.bool_]:
+        return np.asarray(table[name].fill_null(False).to_numpy())
+
+    if not recipe.deleted:
+        yield flag("deleted"), "deleted"
+    if not recipe.banned:
+        yield flag("banned"), "banned"
+    if recipe.ratings:
+        rating = table["rating"].fill_null("unknown")
+        for value in sorted(set(compute.unique(rating).to_pylist()) - set(recipe.ratings)):
+            yield compute.equal(rating, value).to_numpy(), f"rating {value}"
+    if recipe.minimum_score is not None:
+        score = table["score"].fill_null(np.iinfo(np.int64).min).to_numpy()
+        yield score < recipe.minimum_score, f"score below {recipe.minimum_score}"
+    if recipe.minimum_id is not None:
+        yield (ids > 0) & (ids < recipe.minimum_id), f"id below {recipe.minimum_id}"
+    if recipe.maximum_id is not None:
+        yield ids > recipe.maximum_id, f"id above {recipe.maximum_id}"
+    if recipe.created_from or recipe.created_before:
+        created = microseconds(table["created"])
+        yield created == UNKNOWN, "date unknown"
+        if recipe.created_from:
+            yield created < _day(recipe.created_from), f"created before {recipe.created_from}"
+        if recipe.created_before:
+            yield created >= _day(recipe.created_before), f"created on {recipe.created_before} or later"
+    if recipe.file_types:
+        allowed = {kind.lower().lstrip(".").replace("jpeg", "jpg") for kind in recipe.file_types}
+        kinds = table["ext"].fill_null("unknown")
+        for value in sorted(set(compute.unique(kinds).to_pylist())):
+            if value.replace("jpeg", "jpg") not in allowed:
+                yield compute.equal(kinds, value).to_numpy(), f"file type {value}"
+    if recipe.minimum_tags:
+        yield tags < recipe.minimum_tags, f"fewer than {recipe.minimum_tags} tags"
 
 
-def _ratings(connection: Connection) -> list[Tag]:
-    found = connection.execute("SELECT rating, count(*) FROM sampled GROUP BY rating").fetchall()
-    levels = _levels(connection)
-    counts = {levels[letter]: count for letter, count in found if letter in levels}
-    return [Tag(name, Category.RATING, counts.get(name, 0)) for name in RATINGS]
+def _label(
+    chunk: Chunk,
+    used: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+    outputs: NDArray[np.int32],
+    ratings: dict[str, int],
+    *,
+    times: bool,
+) -> Any:
+    table = chunk.open()
+    rows = np.flatnonzero(used)
+    starts, local = take_rows(*_local(table), rows)
+    codes = outputs[chunk.codes][local]
+    table = table.filter(arrow.array(used))
+    if ratings:
+        letters = table["rating"].fill_null("").to_numpy()
+        level = np.array([ratings.get(letter, -1) for letter in letters], dtype=np.int32)
+        starts, codes = arrange([(np.ones(len(level), np.int64), level), (np.diff(starts), codes)])
+    starts, codes = sort_rows(starts, codes)
+    return arrow.table(
+        {
+            "id": table["id"],
+            "rating": table["rating"],
+            "ext": table["ext"],
+            "md5": table["md5"],
+            "path": table["path"],
+            "created": microseconds(table["created"]) if times else np.full(len(rows), UNKNOWN),
+            "held_out": held_out[used],
+            "tags": arrow.ListArray.from_arrays(arrow.array(starts.astype(np.int32)), arrow.array(codes)),
+        },
+        schema=_LABELLED,
+    )
+
+
+def _sample(ids: NDArray[np.int64], recipe: PostsRecipe) -> NDArray[np.bool_]:
+    numbers = np.arange(len(ids), dtype=np.uint64)
+    if recipe.sample_by == "hash":
+        numbers = _mixed(np.where(ids > 0, ids.astype(np.uint64), numbers))
+    return np.asarray(numbers % np.uint64(recipe.every) == 0)
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014): neighbouring ids become unrelated."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _superseded(entries: Entries, ids: NDArray[np.int64], sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Sampled entries whose id another one has that was updated later; between equals the last in file order stays."""
+    rows = np.flatnonzero(sampled & (ids > 0))
+    order = rows[np.argsort(ids[rows], kind="stable")]
+    same = ids[order][1:] == ids[order][:-1]
+    doubled = np.zeros(len(order), dtype=bool)
+    doubled[1:] |= same
+    doubled[:-1] |= same
+    lost = np.zeros(len(ids), dtype=bool)
+    if not doubled.any():
+        return lost
+    rows = np.sort(order[doubled])
+    updated = np.concatenate(
+        [
+            microseconds(chunk.open()["updated"].take(arrow.array(_within(rows, chunk) - chunk.first)))
+            for chunk in entries.chunks
+        ]
+    )
+    newest_last = np.lexsort((rows, updated, ids[rows]))
+    ordered = ids[rows][newest_last]
+    lost[rows[newest_last][:-1][ordered[1:] == ordered[:-1]]] = True
+    return lost
+
+
+def _within(rows: NDArray[np.int64], chunk: Chunk) -> NDArray[np.int64]:
+    return rows[np.searchsorted(rows, chunk.first) : np.searchsorted(rows, chunk.first + chunk.rows)]
+
+
+def _categories(entries: Entries, relations: Relations) -> NDArray[np.int64]:
+    """Danbooru's number for each name: where it is written most; a tag list decides where it was only ever general."""
+    numbers = np.array([int(Category[name.upper()]) for name in CATEGORIES])
+    category = numbers[entries.categories]
+    if relations.categories:
+        known = set(map(int, Category)) - {int(Category.RATING)}
+        for code in np.flatnonzero(entries.category_counts[:, 1:].sum(axis=1) == 0).tolist():
+            listed = relations.categories.get(entries.names[code], 0)
+            category[code] = listed if listed in known else 0
+    return category
+
+
+def _name_mask(names: Sequence[str], patterns: Sequence[str], *, wildcards: bool = True) -> NDArray[np.bool_]:
+    """Which names match; `*` stands for anything, every other character for itself."""
+    exact = {pattern for pattern in patterns if not wildcards or "*" not in pattern}
+    mask = np.array([name in exact for name in names], dtype=bool)
+    globs = [pattern for pattern in patterns if pattern not in exact]
+    if globs:
+        one = re.compile("|".join(f"(?:{'.*'.join(map(re.escape, pattern.split('*')))})" for pattern in globs))
+        mask |= np.array([one.fullmatch(name) is not None for name in names], dtype=bool)
+    return mask
+
+
+def _carries(starts: NDArray[np.int64], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows hold a marked value."""
+    before = np.concatenate([[0], np.cumsum(marked)])
+    return np.asarray(before[starts[1:]] > before[starts[:-1]])
+
+
+def _rejected(ids: NDArray[np.int64], reasons: list[str]) -> Any:
+    return arrow.table(
+        {
+            "id": arrow.array(ids, mask=ids == 0),
+            "stage": arrow.array(["posts"] * len(ids), arrow.string()),
+            "reason": arrow.array(reasons, arrow.string()),
+            "path": arrow.nulls(len(ids), arrow.string()),
+        },
+        schema=REJECTED,
+    )
+
+
+def _ids(table: Any) -> NDArray[np.int64]:
+    """The ids, 0 where there is none."""
+    return np.asarray(np.maximum(table["id"].fill_null(0).to_numpy(), 0))
+
+
+def _local(table: Any) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    lists = table["tags"].combine_chunks()
+    lists = lists.chunk(0) if isinstance(lists, arrow.ChunkedArray) else lists
+    starts = lists.offsets.to_numpy().astype(np.int64)
+    return starts - starts[0], lists.flatten().to_numpy()
+
+
+def _rating_count(selection: Selection, name: str) -> int:
+    return sum(selection.ratings.get(letter, 0) for letter, level in selection.levels.items() if level == name)
+
+
+def _day(day: Any) -> int:
+    return int(np.datetime64(day, "us").astype(np.int64))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Sequence
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,12 +40,25 @@ class _Section(BaseModel):
 
 
 class PostsRecipe(_Section):
-    """Which metadata entries are used."""
+    """Which metadata entries are used: a sample of them, then those that pass every filter."""
 
-    every: int = Field(default=1, ge=1, description="take every k-th entry, starting with the first")
+    every: int = Field(default=1, ge=1, description="take one entry in so many")
+    sample_by: Literal["order", "hash"] = Field(
+        default="order", description="order: every k-th entry, starting with the first; hash: by the post's id"
+    )
+    ratings: tuple[Literal["g", "s", "q", "e"], ...] = Field(default=(), description="use only these; empty: all")
     deleted: bool = Field(default=True, description="use posts that were deleted")
+    banned: bool = Field(default=True, description="use posts that were banned")
+    minimum_score: int | None = None
+    minimum_id: int | None = None
+    maximum_id: int | None = None
+    created_from: date | None = Field(default=None, description="a day, for example 2015-01-01")
+    created_before: date | None = Field(default=None, description="a day; posts of that day are left out")
+    file_types: tuple[str, ...] = Field(default=(), description="for example jpg, png; empty: all")
+    minimum_tags: int = Field(default=0, ge=0, description="leave out posts with fewer tags, as written")
+    without: tuple[str, ...] = Field(default=(), description="leave out posts with one of these tags; * is a wildcard")
     max_bad_lines: float = Field(
-        default=0.01, ge=0, le=1, description="stop when more of the lines than this are not JSON"
+        default=0.01, ge=0, le=1, description="stop when more of the lines than this cannot be read"
     )
 
 
@@ -54,10 +68,15 @@ class VocabularyRecipe(_Section):
     minimum_count: int = Field(
         default=100, ge=1, description="occurrences in the sampled entries below which a tag is cut"
     )
+    maximum_size: int | None = Field(default=None, ge=1, description="keep so many of the commonest tags")
     categories: tuple[CategoryName, ...] = ("general", "artist", "copyright", "character", "meta")
     ratings: bool = Field(default=False, description="learn the rating as four further outputs")
-    aliases: bool = Field(
-        default=True, description="replace aliases by their tag where the dump has a tag_aliases file"
+    only: str | None = Field(default=None, description="a file of the tags to keep: one a line, or a tag list CSV")
+    exclude: tuple[str, ...] = Field(default=(), description="tags to leave out; * is a wildcard")
+    aliases: bool = Field(default=True, description="replace aliases by their tag where a file of aliases is known")
+    implications: bool = Field(default=True, description="add what a tag implies where a file of implications is known")
+    relations: tuple[str, ...] = Field(
+        default=(), description="files of aliases, implications or tag lists, besides those beside the metadata"
     )
 
 
@@ -65,6 +84,8 @@ class ImagesRecipe(_Section):
     """Which pictures are accepted, and whether smaller copies are packed."""
 
     exact_size: int | None = Field(default=512, ge=1, description="width and height in pixels; none accepts any")
+    minimum_side: int = Field(default=1, ge=1, description="shorter side in pixels below which a picture is left out")
+    single_colour: bool = Field(default=False, description="accept pictures that are one colour all over")
     pack: int | None = Field(
         default=None, ge=16, description="longer side of the copies in shards; none reads in place"
     )
@@ -74,13 +95,20 @@ class ImagesRecipe(_Section):
 class SplitRecipe(_Section):
     """Which posts are learned from, and which only measured on."""
 
-    method: Literal["hash", "random"] = Field(
-        default="hash", description="hash: a post never changes split; random: sklearn's"
+    method: Literal["hash", "random", "id-modulo", "time"] = Field(
+        default="hash",
+        description="hash: a post never changes split; random: sklearn's; id-modulo: WD's; time: the newest are test",
     )
     train: float = Field(default=0.64, gt=0, lt=1)
     validation: float = Field(default=0.16, gt=0, lt=1)
     test: float = Field(default=0.20, gt=0, lt=1)
     seed: int = 0
+    near_duplicates: int | None = Field(
+        default=4, ge=0, le=16, description="bits of 64 in which the hashes of one group's pictures differ at most"
+    )
+    rare_tags: bool = Field(
+        default=True, description="move a group where a tag would have no positive in a split (hash, time)"
+    )
     hold_out: tuple[str, ...] = Field(
         default=(), description="posts with one of these tags form a split of their own: unseen"
     )

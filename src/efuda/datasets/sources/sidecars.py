@@ -1,0 +1,263 @@
+"""Metadata that lies beside its picture: gallery-dl's JSON, caption files (.txt), and Hydrus' sidecars.
+
+* gallery-dl: `name.ext.json` beside `name.ext`, the API fields of the site.
+* captions, as people have for fine-tuning image generators: `name.txt` (or `name.caption`) beside `name.ext`. A file
+  with a comma is comma separated; else one with several lines is a tag a line; else words are separated by spaces.
+  Each file is judged alone, so one whose only tag is written `long hair` says two. Spaces within a tag become
+  underscores, `\\(` and `\\)` lose their backslash; weights such as `(tag:1.2)` stay part of the name. An empty file
+  has no tags.
+* Hydrus: `name.ext.txt` beside `name.ext`, a tag a line, namespaces `character:`, `series:`, `creator:`, `meta:`,
+  `rating:`; what it says of the file, not of the picture (`title:`, `page:`, `url:`, …), is left out.
+
+A post without an id of its own has the number that its picture is named by, or else (also where two pictures are named
+by the same number) a stable hash of its path within the folder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import pyarrow as arrow
+import pyarrow.compute as compute
+
+from efuda.datasets.entries import CATEGORIES, BadLine, Job, Parsed, entry_table
+from efuda.datasets.sources.records import Kind, kind_of, rating_letter
+from efuda.images import SUFFIXES
+from efuda.places import Stat, join, open_binary
+
+__all__ = ["FORMATS", "SidecarJob", "find_sidecars", "path_id", "read_caption", "sidecar_jobs", "site_of"]
+
+FORMATS: Final = {
+    "gallery-dl": "gallery-dl sidecars",
+    "hydrus": "Hydrus sidecars",
+    "captions": "caption files",
+}
+_BATCH: Final = 2000
+_CAPTIONS: Final = (".txt", ".caption")
+_NAMESPACES: Final = {
+    "character": "character",
+    "series": "copyright",
+    "copyright": "copyright",
+    "creator": "artist",
+    "artist": "artist",
+    "meta": "meta",
+}
+_NOT_TAGS: Final = frozenset(  # what Hydrus says of a file in the same list
+    {"title", "page", "chapter", "volume", "source", "url", "filename", "date", "uploader", "pool", "note", "site"}
+)
+_LONGEST: Final = 16 << 20
+_ESCAPED: Final = re.compile(r"\\([()\[\]\\])")
+
+
+@dataclass(frozen=True)
+class SidecarJob:
+    """Some sidecars of a folder: `names` are (sidecar, picture, id), relative to it; `file` is the folder."""
+
+    file: str
+    key: str
+    format: str
+    names: tuple[tuple[str, str, int], ...]
+
+    def read(self) -> Parsed:
+        """Read each file; one that cannot be read is a bad line."""
+        texts: list[Mapping[str, Any]] = []
+        records: list[tuple[Kind, Any, Mapping[str, Any]]] = []
+        bad = []
+        for sidecar, picture, number in self.names:
+            place = join(self.file, sidecar)
+            about = {"id": number, "path": join(self.file, picture), "ext": _ending(picture)}
+            try:
+                text = _text(place)
+            except OSError as error:
+                bad.append(BadLine(place, 0, f"cannot be read ({error.strerror or error})"))
+            except ValueError as error:
+                bad.append(BadLine(place, 0, str(error)))
+            else:
+                if self.format == "captions":
+                    texts.append(about | {"general": read_caption(text)})
+                elif self.format == "hydrus":
+                    texts.append(about | _hydrus(text))
+                elif (found := _record(text)) is None:
+                    bad.append(BadLine(place, 0, "not a JSON object with the tags of a post"))
+                else:
+                    records.append((*found, about))
+        tables = [_table_of_records(list(run)) for _, run in groupby(records, key=lambda one: one[0].name)]
+        if texts:
+            tables.append(_table(texts))
+        return Parsed(arrow.concat_tables(tables) if tables else entry_table(0, {}), tuple(bad))
+
+
+def find_sidecars(files: Sequence[tuple[str, Stat]]) -> tuple[str, list[tuple[str, str, Stat]]]:
+    """Which format of sidecars a folder holds, and (sidecar, picture, stat of the sidecar) for each; "" if none.
+
+    Args:
+        files: every file of the folder, relative.
+    """
+    pictures: dict[str, str] = {}  # by name without ending
+    whole: set[str] = set()
+    for name, _ in files:
+        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+            pictures.setdefault(name[: name.rindex(".")], name)
+            whole.add(name)
+    found: dict[str, list[tuple[str, str, Stat]]] = {name: [] for name in FORMATS}
+    for name, told in files:
+        ending = PurePosixPath(name).suffix.lower()
+        beside = name[: len(name) - len(ending)]
+        if ending == ".json" and beside in whole:
+            found["gallery-dl"].append((name, beside, told))
+        elif ending == ".txt" and beside in whole:
+            found["hydrus"].append((name, beside, told))
+        elif ending in _CAPTIONS and beside in pictures:
+            found["captions"].append((name, pictures[beside], told))
+    best = max(FORMATS, key=lambda name: len(found[name]))
+    return (best, found[best]) if found[best] else ("", [])
+
+
+def site_of(folder: str, sidecars: Sequence[tuple[str, str, Stat]]) -> str:
+    """Which site gallery-dl's files are of, by the first that can be read; "" where none of some can."""
+    for sidecar, _, _ in sidecars[:50]:
+        try:
+            found = _record(_text(join(folder, sidecar)))
+        except (OSError, ValueError):
+            continue
+        if found:
+            return found[0].name.partition(" ")[0]
+    return ""
+
+
+def sidecar_jobs(folder: str, format: str, sidecars: Sequence[tuple[str, str, Stat]]) -> Iterator[Job]:
+    """Batches of sidecars."""
+    numbers = _numbers([picture for _, picture, _ in sidecars])
+    for start in range(0, len(sidecars), _BATCH):
+        some = sidecars[start : start + _BATCH]
+        ids = numbers[start : start + _BATCH]
+        told = "\n".join(f"{name} {picture} {one.size} {one.stamp}" for name, picture, one in some)
+        key = hashlib.sha256(f"{folder} {ids}\n{told}".encode(errors="surrogateescape")).hexdigest()
+        names = tuple((name, picture, number) for (name, picture, _), number in zip(some, ids, strict=True))
+        yield SidecarJob(folder, key, format, names)
+
+
+def path_id(picture: str) -> int:
+    """The number that a picture is named by, or else 62 bits of the SHA-256 of its relative path, never 0."""
+    stem = PurePosixPath(picture).stem
+    if stem.isascii() and stem.isdigit() and len(stem) <= 18 and int(stem):
+        return int(stem)
+    return _hashed(picture)
+
+
+def _hashed(picture: str) -> int:
+    return (int.from_bytes(hashlib.sha256(picture.encode(errors="surrogateescape")).digest()[:8], "big") >> 2) or 1
+
+
+def _numbers(pictures: Sequence[str]) -> list[int]:
+    """The ids of pictures; `1.png` in two folders is two pictures, so both have a hash instead."""
+    numbers = [path_id(picture) for picture in pictures]
+    times = Counter(numbers)
+    return [_hashed(one) if times[number] > 1 else number for one, number in zip(pictures, numbers, strict=True)]
+
+
+def read_caption(text: str) -> list[str]:
+    """The tags of a caption file, in Danbooru's spelling."""
+    text = text.strip()
+    if "," in text:
+        words = text.replace("\n", ",").split(",")
+    elif "\n" in text:
+        words = text.split("\n")
+    else:
+        words = text.split()
+    return [tag for word in words if (tag := _tag(word))]
+
+
+def _tag(word: str) -> str:
+    return re.sub(r"\s+", "_", _ESCAPED.sub(r"\1", word.strip()))
+
+
+def _hydrus(text: str) -> dict[str, Any]:
+    row: dict[str, Any] = {category: [] for category in CATEGORIES}
+    for line in text.split("\n"):
+        namespace, colon, name = line.strip().partition(":")
+        if colon and namespace in _NOT_TAGS:
+            continue
+        if colon and namespace in ("rating", "booru rating"):
+            row["rating"] = rating_letter(name)
+        elif colon and namespace in _NAMESPACES and name.strip():
+            row[_NAMESPACES[namespace]].append(_tag(name))
+        elif line.strip():
+            row["general"].append(_tag(line))
+    return row
+
+
+def _text(place: str) -> str:
+    """The text of a small file; raises OSError, or ValueError with the reason in words."""
+    with open_binary(place) as file:
+        data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ValueError(f"longer than {_LONGEST:,} bytes")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows' editor may write it
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("not valid UTF-8") from error
+
+
+def _record(text: str) -> tuple[Kind, Any] | None:
+    """The kind of post that gallery-dl wrote, and the post; None where it is none."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    record = _flat_tags(record)
+    kind = kind_of(record)
+    row = kind.lenient(record) if kind else None
+    return None if kind is None or row is None else (kind, row)
+
+
+def _flat_tags(record: dict[str, Any]) -> dict[str, Any]:
+    """gallery-dl's own split of tags (`tags_general`, `tags_character`, …), where it made one, in the API's names."""
+    if any(key.startswith("tag_string") for key in record):
+        return record
+    flat = {}
+    for category in CATEGORIES:
+        value = record.get(f"tags_{category}")
+        if isinstance(value, list):
+            value = " ".join(one for one in value if isinstance(one, str))
+        if isinstance(value, str) and value:
+            flat[f"tag_string_{category}"] = value
+    return record | flat | ({"tag_string_general": flat.get("tag_string_general", "")} if flat else {})
+
+
+def _table_of_records(records: Sequence[tuple[Kind, Any, Mapping[str, Any]]]) -> Any:
+    """Posts of one kind as a table; what lies beside them is known better from the pictures."""
+    table = records[0][0].table([row for _, row, _ in records])
+    for name in ("path", "ext"):
+        known = arrow.array([about[name] for _, _, about in records], arrow.string())
+        table = table.set_column(table.schema.get_field_index(name), name, known)
+    numbers = arrow.array([about["id"] for _, _, about in records], arrow.int64())
+    return table.set_column(0, "id", compute.coalesce(table["id"].combine_chunks(), numbers)).cast(table.schema)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    lists = arrow.list_(arrow.string())
+    columns = {
+        "id": arrow.array([row["id"] for row in rows], arrow.int64()),
+        "rating": arrow.array([row.get("rating") for row in rows], arrow.string()),
+        "ext": arrow.array([row["ext"] for row in rows], arrow.string()),
+        "path": arrow.array([row["path"] for row in rows], arrow.string()),
+    }
+    columns |= {name: arrow.array([row.get(name) or [] for row in rows], lists) for name in CATEGORIES}
+    return entry_table(len(rows), columns)
+
+
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower().lstrip(".")
