@@ -12,29 +12,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-from efuda.errors import EfudaError, InputError, MissingExtra, OutputError
-from efuda.workers import ATTEMPTS
+from efuda.errors import InputError, MissingExtra, OutputError
+from efuda.workers import ATTEMPTS, name_of, outcome
 
 __all__ = ["RayWorkers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_PATIENCE: Final = 5.0  # seconds for a head to answer; also between looks at how many nodes there are
+_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS: Final = 4
 
 
 class RayWorkers:
     """A cluster as `workers.Workers`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str | None = None) -> None:
         """Connect.
 
         Args:
-            address: `host:port` of the head, `ray://host:port`, or `auto` for the cluster of this machine.
+            address: `host:port` of the head, `ray://host:port`, or `auto` or None for the cluster of this machine.
 
         Raises:
             MissingExtra: Ray is not installed.
@@ -45,14 +49,23 @@ class RayWorkers:
         except ModuleNotFoundError as error:
             raise MissingExtra("Working on a cluster", "ray", "ray") from error
         self._ray: Any = ray
+        self._ours = not ray.is_initialized()
         try:
-            _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        except (OSError, ValueError, RuntimeError) as error:
+            _knock(address or "auto")
+            if self._ours:
+                ray.init(
+                    address=address or "auto",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False,
+                )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            reason = _first_line(error).rstrip(".")
             raise InputError(
-                f"There is no Ray cluster at {address} ({_first_line(error)}). Start one with: ray start --head"
+                f"There is no Ray cluster at {address or 'auto'} ({reason}). Start one with: ray start --head"
             ) from error
-        self._remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS, retry_exceptions=False)(_run)
+        self._remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)(_by_value())
+        self._counted = (-_PATIENCE, 1)
 
     def __enter__(self) -> Self:
         return self
@@ -60,18 +73,24 @@ class RayWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        if self._ours:
+            self._ray.shutdown()
 
     @property
     def count(self) -> int:
-        """Processors of the cluster."""
-        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        """Processors of the cluster, which may grow and shrink."""
+        now = time.monotonic()
+        if now - self._counted[0] >= _PATIENCE:
+            self._counted = now, max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        return self._counted[1]
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """See `Workers.map`."""
         coming = iter(jobs)
         flying: deque[tuple[T, Any]] = deque()
-        carried = self._ray.put(function)
+        dumps = self._ray.cloudpickle.dumps
+        own = version("efuda")
+        carried: Any = None
         try:
             while True:
                 while len(flying) < 2 * self.count:
@@ -79,43 +98,67 @@ class RayWorkers:
                         job = next(coming)
                     except StopIteration:
                         break
-                    flying.append((job, self._remote.remote(version("efuda"), carried, job)))
+                    if carried is None:
+                        carried = self._ray.put(dumps(function))
+                    flying.append((job, self._remote.remote(own, carried, dumps(job))))
                 if not flying:
                     return
-                job, reference = flying.popleft()
-                yield self._result(job, reference)
+                yield self._result(own, *flying.popleft())
         finally:
             for _, reference in flying:
                 with contextlib.suppress(Exception):
                     self._ray.cancel(reference)
 
-    def _result(self, job: Any, reference: Any) -> Any:
+    def _result(self, own: str, job: Any, reference: Any) -> Any:
         try:
-            return self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise cause if isinstance(cause, EfudaError) else error from error
+            have, node, packed = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            what = getattr(job, "name", None) or getattr(job, "file", None) or repr(job)[:200]
             raise OutputError(
-                f"The cluster gave up on {what} after {ATTEMPTS} attempts ({_first_line(error)}). See that its nodes "
-                "are up, and run the same command again: it goes on where it was."
+                f"The cluster gave up on {name_of(job)}, whose worker died {ATTEMPTS} times ({_first_line(error)}). "
+                "See that its nodes are up and have memory, and run the same command again: it goes on where it was."
             ) from error
+        if have != own:
+            raise InputError(
+                f"The node {node} of the cluster has {f'efuda {have}' if have else 'no efuda'}, this machine {own}. "
+                f'Install the same on all: pip install "efuda[ray]=={own}"'
+            )
+        return outcome(packed)
+
+
+def _by_value() -> Callable[[str, bytes, bytes], tuple[str | None, str, bytes]]:
+    """What runs on a node; being local, it is sent as code, and can say that the node lacks efuda or has another."""
+
+    def run(wanted: str, function: bytes, job: bytes) -> tuple[str | None, str, bytes]:
+        import pickle
+        import socket
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            have = version("efuda")
+        except PackageNotFoundError:
+            return None, socket.gethostname(), b""
+        if have != wanted:
+            return have, socket.gethostname(), b""
+        from efuda.workers import attempt
+
+        return have, "", attempt(lambda: pickle.loads(function)(pickle.loads(job)))
+
+    return run
 
 
 def _knock(address: str) -> None:
-    """Ray itself tries for minutes before it says that nobody is there; raises OSError."""
+    """Ray itself tries for minutes before it says that nobody is there; raises OSError.
+
+    A head speaks gRPC, that is HTTP/2, which answers the hello with its settings.
+    """
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        with socket.create_connection((host, int(port)), timeout=5):
-            pass
-
-
-def _run(wanted: str, function: Callable[[Any], Any], job: Any) -> Any:
-    """Runs on a node."""
-    if (have := version("efuda")) != wanted:
-        raise InputError(f"A node of the cluster has efuda {have}, this machine {wanted}: install the same on all.")
-    return function(job)
+    if not (host and port.isdigit()):
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as line:
+        line.sendall(_HELLO)
+        answer = line.recv(9)
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise ConnectionError("something else answers there")
 
 
 def _first_line(error: Exception) -> str:

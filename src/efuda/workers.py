@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from efuda.errors import OutputError
+from efuda.errors import EfudaError, OutputError
 
-__all__ = ["ATTEMPTS", "InProcess", "LocalWorkers", "Workers"]
+__all__ = ["ATTEMPTS", "InProcess", "LocalWorkers", "Workers", "attempt", "name_of", "outcome"]
 
 ATTEMPTS: Final = 3
 T = TypeVar("T")
@@ -33,10 +37,11 @@ class Workers(Protocol):
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """The results, in the order of the jobs, which are taken lazily, only some ahead.
 
-        The function is pure: a job whose worker dies is done again elsewhere, up to `ATTEMPTS` times.
+        The function is pure: a job whose worker dies is done again elsewhere, up to `ATTEMPTS` times. What the function
+        raises is raised here, as it is.
 
         Raises:
-            OutputError: a job's worker died each time.
+            OutputError: a job's worker died each time; the job is named by its `name` or `file`, where it has one.
         """
         ...
 
@@ -50,11 +55,19 @@ class InProcess:
 
 
 class LocalWorkers:
-    """Processes of this machine, one a core by default, started when there is the first job."""
+    """Processes of this machine, one a core by default, started when there are jobs for them.
+
+    Every process has a thread here that hands it one job at a time, so it is known whose job a dead process had, and
+    the others do not notice.
+    """
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or os.cpu_count() or 1
-        self._pool: ProcessPoolExecutor | None = None
+        self.count = count or _cores()
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle: list[_Process] = []
+        self._alive: set[_Process] = set()
+        self._closing = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -62,12 +75,21 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        """What is still at work is killed: nobody will ask for it."""
+        with self._lock:
+            self._closing = True
+            for process in self._alive:
+                process.kill()
+        if self._threads:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        for process in self._alive:
+            process.bury()
+        self._threads, self._idle, self._alive, self._closing = None, [], set(), False
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """See `Workers.map`."""
         coming = iter(jobs)
-        flying: deque[tuple[T, int, Future[R]]] = deque()
+        flying: deque[Future[R]] = deque()
         try:
             while True:
                 while len(flying) < 2 * self.count:
@@ -75,61 +97,176 @@ class LocalWorkers:
                         job = next(coming)
                     except StopIteration:
                         break
-                    flying.append((job, 1, self._submit(function, job)))
+                    if self._threads is None:
+                        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="efuda-worker")
+                    flying.append(self._threads.submit(self._do, function, job))
                 if not flying:
                     return
-                job, attempt, future = flying.popleft()
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    flying = self._again(function, [(job, attempt), *((one, tries) for one, tries, _ in flying)])
-                    continue
-                yield result
-        except BaseException:
-            self._close()
-            raise
+                yield flying.popleft().result()
+        finally:
+            for future in flying:
+                future.cancel()
 
-    def _again(self, function: Callable[[T], R], jobs: list[tuple[T, int]]) -> deque[tuple[T, int, Future[R]]]:
-        """After a worker died: the first job is the one that was waited for, and one of those at work."""
-        job, attempt = jobs[0]
-        if attempt >= ATTEMPTS:
-            raise OutputError(
-                f"A worker process died {ATTEMPTS} times at {_name(job)}: it was killed, or ran out of memory. "
-                "Try fewer --workers, and see whether that file is sound."
-            )
-        self._close()
-        again = [(job, attempt + 1), *jobs[1:]]
-        return deque((one, tries, self._submit(function, one)) for one, tries in again)
+    def _do(self, function: Callable[[T], R], job: T) -> R:
+        """In a thread: have it done by a process, by another one if that dies."""
+        how = ""
+        for _ in range(ATTEMPTS):
+            process = self._take()
+            try:
+                answer = process.ask(function, job)
+            except OSError:  # the pipe broke: nobody is at its other end
+                how = self._lose(process)
+                continue
+            except BaseException:  # the job or the function cannot be sent
+                self._idle.append(process)
+                raise
+            self._idle.append(process)
+            result: R = outcome(answer)
+            return result
+        raise OutputError(
+            f"A worker process died {ATTEMPTS} times at {name_of(job)} ({how}). If the machine ran out of memory, try "
+            "fewer --workers; if not, see whether that file is sound."
+        )
 
-    def _submit(self, function: Callable[[T], R], job: T) -> Future[R]:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin)
+    def _take(self) -> _Process:
         try:
-            return self._pool.submit(function, job)
-        except BrokenProcessPool:
-            self._close()
-            return self._submit(function, job)
+            return self._idle.pop()
+        except IndexError:
+            pass
+        with self._lock:
+            if self._closing:
+                raise CancelledError
+            process = _Process()
+            self._alive.add(process)
+        if not process.is_ready():
+            how = self._lose(process)
+            raise OutputError(
+                f"A worker process could not start ({how}). Look above for its reason, or use --workers 1."
+            )
+        return process
 
-    def _close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+    def _lose(self, process: _Process) -> str:
+        """How it died; raises CancelledError where that is our own doing."""
+        with self._lock:
+            if self._closing:
+                raise CancelledError
+            self._alive.discard(process)
+            return process.bury()
 
 
-def _begin() -> None:
-    """Ctrl-C reaches every process of the terminal: a worker finishes its job, the parent decides."""
+class _Process:
+    """A process that waits for jobs, and the pipe to it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._function: Any = None
+        resource_tracker.ensure_running()  # it would unblock the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:  # Ctrl-C reaches every process of the terminal; a worker is deaf to it from its first moment
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            return False
+
+    def ask(self, function: Callable[[Any], Any], job: Any) -> bytes:
+        """Raises OSError when the process is gone, and whatever pickle does for what cannot be pickled."""
+        same = function is self._function  # a function may carry much; it is sent once
+        message = pickle.dumps((same, None if same else function, job), pickle.HIGHEST_PROTOCOL)
+        try:
+            self._pipe.send_bytes(message)
+            self._function = function
+            return self._pipe.recv_bytes()
+        except EOFError as error:
+            raise BrokenPipeError from error
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def bury(self) -> str:
+        """End it in any case; says how it ended."""
+        self._process.join(1)  # its own end first: a broken pipe is seen before the exit
+        self._process.kill()
+        self._process.join()
+        code = self._process.exitcode or 0
+        self._process.close()
+        self._pipe.close()
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _work(pipe: Connection) -> None:
+    """The life of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    pipe.send_bytes(b"ready")
+    function: Any = None
+    while True:
+        try:
+            message = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+
+        def undo(message: bytes = message) -> Any:
+            nonlocal function
+            same, sent, job = pickle.loads(message)
+            if not same:
+                function = sent
+            return function(job)
+
+        pipe.send_bytes(attempt(undo))
 
 
 def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would otherwise wait for its next job for ever."""
+    """A worker whose parent was killed would otherwise finish its job, and wait for the next for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _name(job: Any) -> str:
+def attempt(call: Callable[[], Any]) -> bytes:
+    """Call it, and pack what it returns or raises, whatever it is, for `outcome` to unpack elsewhere."""
+    try:
+        return pickle.dumps((True, call()), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:
+        error.add_note(f"In a worker:\n{''.join(traceback.format_tb(error.__traceback__))}")
+        # Most of ours are not made of their message alone, which is all that pickle would give them.
+        what = (type(error), error.args, vars(error)) if isinstance(error, EfudaError) else error
+        try:
+            packed = pickle.dumps((False, what))
+            pickle.loads(packed)
+        except Exception:
+            plain = RuntimeError(f"{type(error).__name__}: {error}")
+            plain.__notes__ = error.__notes__
+            packed = pickle.dumps((False, plain))
+        return packed
+
+
+def outcome(packed: bytes) -> Any:
+    """What `attempt` packed: returned or raised."""
+    done, what = pickle.loads(packed)
+    if done:
+        return what
+    if isinstance(what, BaseException):
+        raise what
+    kind, arguments, attributes = what
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    raise error
+
+
+def name_of(job: Any) -> str:
+    """A job in a sentence."""
     return str(getattr(job, "name", None) or getattr(job, "file", None) or repr(job)[:200])
+
+
+def _cores() -> int:
+    """Those that we may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -232,11 +232,14 @@ class _Collector:
     def add(self, path: Path, lines_before: int) -> int:
         """Take a stored chunk in; returns how many lines it spans."""
         entries, code = self.entries, self._code
-        about = arrow.ipc.open_file(arrow.memory_map(str(_about(path)))).read_all().to_pylist()[0]
-        codes = np.array([code.setdefault(name, len(code)) for name in about["names"]], dtype=np.int32)
+        stored = arrow.ipc.open_file(arrow.memory_map(str(_about(path)))).read_all()
+        names = compute.list_flatten(stored["names"]).to_pylist()
+        counts = compute.list_flatten(stored["counts"]).to_numpy()
+        codes = np.array([code.setdefault(name, len(code)) for name in names], dtype=np.int32)
         rows = arrow.ipc.open_file(arrow.memory_map(str(path))).read_all().num_rows
         entries.chunks.append(Chunk(path, len(entries), rows, codes))
-        self._counts.append((codes, np.array(about["counts"], dtype=np.int64).reshape(-1, len(CATEGORIES))))
+        self._counts.append((codes, counts.reshape(-1, len(CATEGORIES))))
+        about = stored.drop_columns(["names", "counts"]).to_pylist()[0]
         entries.bad_count += about["bad_count"]
         for file, line, reason, text in about["bad"]:
             entries.bad.append(BadLine(file, int(line) + lines_before if int(line) else 0, reason, text))

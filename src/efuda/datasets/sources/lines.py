@@ -25,7 +25,7 @@ from efuda.places import stat
 
 __all__ = ["BLOCK", "LONGEST", "BrokenJob", "Contents", "LinesJob", "json_jobs", "look_into"]
 
-BLOCK: Final = 64 << 20
+BLOCK: Final = 128 << 20  # large, since every block has its own list of names, and they have to be joined
 LONGEST: Final = 64 << 20
 _CARRIED_BLOCK: Final = 32 << 20  # carried to the worker, so a few stand in memory
 _WINDOW: Final = 2 << 20  # decoded at once: small enough for the processor's cache
@@ -131,21 +131,22 @@ class _Lines:
 
     def windows(self, stream: BinaryIO, length: int, *, first: bool) -> None:
         """Take so many bytes of whole lines in; `first` says that they begin the file."""
-        for window in _windows(stream, length):
-            self._window(window, first and not self.lines)
+        for window, lines in _windows(stream, length):
+            self._window(
+                window[len(BOM) :] if first and not self.lines and window[: len(BOM)] == BOM else window, lines
+            )
 
-    def _window(self, lines: bytes, first: bool) -> None:
+    def _window(self, text: memoryview, lines: int) -> None:
         """Take whole lines in: all at once where they are sound."""
-        text = lines.removeprefix(BOM) if first else lines
         try:
             table = self._kind.table(self._decoder.decode_lines(text))
         except _FAULTS:
             table = None
         if table is not None and not table["general"].null_count:  # one without tags may be of another kind, or no post
             self._tables.append(table)
-            self.lines += lines.count(b"\n") + (not lines.endswith(b"\n"))
+            self.lines += lines
             return
-        for line in text.removesuffix(b"\n").split(b"\n"):
+        for line in bytes(text).removesuffix(b"\n").split(b"\n"):
             self.lines += 1
             if line.strip():
                 self.one(line, self.lines)
@@ -232,19 +233,23 @@ def _newline_after(stream: BinaryIO, start: int, size: int, step: int = 1 << 20)
     return size
 
 
-def _windows(stream: BinaryIO, length: int) -> Iterator[bytes]:
-    """Whole lines, some megabytes at a time."""
-    carry = b""
-    while length > 0 and (data := stream.read(min(_WINDOW, length))):
-        length -= len(data)
-        end = data.rfind(b"\n") + 1
+def _windows(stream: Any, length: int) -> Iterator[tuple[memoryview, int]]:
+    """Whole lines and their number, some megabytes at a time, in one buffer: each is gone when the next comes."""
+    buffer, held = bytearray(2 * _WINDOW), 0
+    while length > 0:
+        if held + _WINDOW > len(buffer):  # a long line
+            buffer = buffer + bytearray(len(buffer))
+        got = stream.readinto(memoryview(buffer)[held : held + min(_WINDOW, length)])
+        if not got:
+            break
+        length, full = length - got, held + got
+        end = buffer.rfind(b"\n", 0, full) + 1
         if end:
-            yield carry + data[:end]
-            carry = data[end:]
-        else:
-            carry += data
-    if carry:
-        yield carry
+            yield memoryview(buffer)[:end], buffer.count(b"\n", 0, end)
+            buffer[: full - end] = buffer[end:full]
+        held = full - end
+    if held:
+        yield memoryview(buffer)[:held], 1
 
 
 def _streamed_jobs(file: str, kind: Kind, told: str, block: int, longest: int) -> Iterator[Job]:
