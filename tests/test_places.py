@@ -126,20 +126,16 @@ def test_what_is_not_there_is_an_oserror_everywhere(top: str) -> None:
 
 def test_patterns_on_every_store(top: str) -> None:
     def found(pattern: str) -> list[str]:
-        return [one.partition("::")[0].partition("://")[2] or one for one in expand(join(top, pattern))]
+        return [Path(one.partition("::")[0]).name for one in expand(join(top, pattern))]
 
-    def ends(pattern: str) -> list[str]:
-        return [one[-len("b.txt") :] for one in found(pattern)]
-
-    assert ends("*.txt") == ["b.txt", "a.txt"] or ends("*.txt") == ["-b.txt"[-5:], "a.txt"[-5:]]
-    assert [Path(one).name for one in found("a/?.txt")] == ["b.txt"]
-    assert [Path(one).name for one in found("**/*.json")] == ["d.json", "[x].json"]
-    assert [Path(one).name for one in found("a[.-]*txt")] == ["a-b.txt", "a.txt"]
+    assert found("*.txt") == ["a-b.txt", "a.txt"]
+    assert found("a/?.txt") == ["b.txt"]
+    assert found("**/*.json") == ["d.json", "[x].json"]
+    assert found("a[.-]*txt") == ["a-b.txt", "a.txt"]
     assert expand(join(top, "e/[x].json")) == [join(top, "e/[x].json")]  # it exists by that name
     assert expand(join(top, "*.zst")) == []
     assert expand(join(top, "none.txt")) == [join(top, "none.txt")]
-    for one in expand(join(top, "*.txt")):
-        assert read_bytes(one) in (b"1", b"333")
+    assert [read_bytes(one) for one in expand(join(top, "*.txt"))] == [b"333", b"1"]
 
 
 def test_a_change_changes_the_stamp(folder: str, memory: str) -> None:
@@ -202,15 +198,15 @@ def test_an_unreadable_folder_is_told_and_left_out(tmp_path: Path, monkeypatch: 
 
 
 def test_folders_may_lie_deeper_than_calls(tmp_path: Path) -> None:
-    inside = [str(tmp_path)]
-    for _ in range(1500):
-        inside.append(f"{inside[-1]}/d")
-        os.mkdir(inside[-1])
-    Path(inside[-1], "f").touch()
-    assert [name for name, _ in walk(str(tmp_path))] == ["d/" * 1500 + "f"]
-    os.unlink(f"{inside[-1]}/f")
+    inside = [tmp_path]
+    for _ in range(sys.getrecursionlimit() + 50):
+        inside.append(inside[-1] / "d")
+        inside[-1].mkdir()
+    (inside[-1] / "f").touch()
+    assert [name for name, _ in walk(str(tmp_path))] == ["d/" * (len(inside) - 1) + "f"]
+    (inside[-1] / "f").unlink()
     for folder in reversed(inside[1:]):  # pytest would not get rid of them
-        os.rmdir(folder)
+        folder.rmdir()
 
 
 NAMES = st.lists(st.text("ab-.", min_size=1, max_size=2).filter(lambda name: name.strip(".")), min_size=1, max_size=3)
@@ -232,7 +228,7 @@ def test_any_tree_is_walked_in_the_order_of_its_paths(trees: list[list[str]], pa
                 made.add("/".join(names))
         assert [name for name, _ in walk(top)] == sorted(made)
         wanted = "/".join([top, *pattern, "**"])
-        theirs = {found for found in glob.glob(wanted, recursive=True) if os.path.isfile(found)}
+        theirs = {found for found in glob.glob(wanted, recursive=True) if Path(found).is_file()}
         assert expand(wanted) == sorted(theirs)
 
 

