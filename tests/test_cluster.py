@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -24,6 +28,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONPATH": str(Path(__file__).parent),
 }
@@ -73,17 +79,35 @@ class Cluster:
             assert time.monotonic() < end, "the head did not start"
             time.sleep(0.1)
 
+    def kill_second(self) -> None:
+        """Its raylet, with which its workers end."""
+        stop(self.second)
+        raylets = [process for process, command in self._processes() if command.split()[0].endswith("/raylet")]
+        second = [process for process in raylets if b"--head" not in Path(f"/proc/{process}/cmdline").read_bytes()]
+        assert len(raylets) - len(second) == 1, "the head is another"
+        for process in second:
+            self._kill(process)
+
     def close(self) -> None:
         stop(self.second)
         stop(self.head)
-        for process in Path("/proc").glob(
-            "[0-9]*"
-        ):  # what a node leaves behind has its folder or address in its command
-            with suppress(OSError, ValueError):
-                command = (process / "cmdline").read_bytes().decode(errors="replace")
-                if self.folder in command or self.address in command:
-                    os.kill(int(process.name), signal.SIGKILL)
+        for process, _ in self._processes():
+            self._kill(process)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        """Those of this cluster alone: they have its folder or its address in their command."""
+        ours = re.compile(rf"{re.escape(self.folder)}\b|{re.escape(self.address)}\b")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                if ours.search(command) and int(process.name) != os.getpid():
+                    yield int(process.name), command
+
+    @staticmethod
+    def _kill(process: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +172,99 @@ result = list(workers.map(job, range(12)))
 
 def test_an_error_of_the_function_arrives_as_it_is(cluster: Cluster, tmp_path: Path) -> None:
     body = """
-def job(number):
-    from efuda.errors import MetadataError
-    raise MetadataError("posts.json is broken")
-try:
-    list(workers.map(job, [1]))
-except EfudaError as error:
-    result = [type(error).__name__, str(error)]
+from efuda.errors import MissingExtra, QueryError
+
+def job(kind):
+    extra, query = MissingExtra("Reading", "ray", "fsspec"), QueryError("What?", "a (", 2)
+    raise {"extra": extra, "query": query, "key": KeyError("k")}[kind]
+
+result = []
+for kind in ("extra", "query", "key"):
+    try:
+        list(workers.map(job, [kind]))
+    except (EfudaError, KeyError) as error:
+        told = {name: value for name, value in vars(error).items() if name != "__notes__"}
+        result.append([type(error).__name__, list(error.args), told])
 """
-    assert drive(cluster, tmp_path, body) == ["MetadataError", "posts.json is broken"]
+    said = 'Reading needs fsspec, which is not installed: pip install "efuda[ray]"'
+    assert drive(cluster, tmp_path, body) == [
+        ["MissingExtra", [said], {"extra": "ray"}],
+        ["QueryError", ["What?\n  a (\n    ^"], {"message": "What?", "query": "a (", "position": 2}],
+        ["KeyError", ["k"], {}],
+    ]
+
+
+def test_a_job_that_kills_each_worker_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    body = """
+def job(name):
+    if name == "deadly":
+        (folder / f"died-{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+result = []
+try:
+    for name in workers.map(job, ["a", "deadly", "b"]):
+        result.append(name)
+except EfudaError as error:
+    result += [type(error).__name__, str(error), len(list(folder.glob("died-*")))]
+"""
+    first, kind, said, deaths = drive(cluster, tmp_path, body)
+    assert (first, kind, deaths) == ("a", "OutputError", 3)
+    assert said.startswith("The cluster gave up on 'deadly', whose worker died 3 times (")
+    assert said.endswith("and run the same command again: it goes on where it was.")
+
+
+def test_a_node_with_another_efuda_or_none_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    """The code that is sent to a node, run where another version, then none, is installed."""
+    body = """
+import subprocess
+from efuda.cluster import _by_value
+
+bare, other = folder / "bare", folder / "other"
+(other / "efuda-9.9.dist-info").mkdir(parents=True)
+(other / "efuda-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\\nName: efuda\\nVersion: 9.9\\n")
+bare.mkdir()
+for path in Path(ray.__file__).parents[1].iterdir():
+    if "efuda" not in path.name:
+        (bare / path.name).symlink_to(path)
+code = ray.cloudpickle.dumps(_by_value())
+program = "import pickle, sys; run = pickle.loads(sys.stdin.buffer.read()); print(run('1.0', b'', b'')[0])"
+result = []
+for paths in (f"{other}:{bare}", str(bare)):
+    command = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(command, input=code, env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    result.append((done.stdout or done.stderr).decode().strip())
+sys.path.insert(0, str(other))  # from here on, this machine is the one with another version
+try:
+    list(workers.map(abs, [1]))
+except EfudaError as error:
+    result += [type(error).__name__, str(error)]
+"""
+    have = version("efuda")
+    other, none, kind, said = drive(cluster, tmp_path, body)
+    assert (other, none, kind) == ("9.9", "None", "InputError")
+    assert said == (
+        f"The node {socket.gethostname()} of the cluster has efuda {have}, this machine 9.9. "
+        'Install the same on all: pip install "efuda[ray]==9.9"'
+    )
+
+
+def test_what_is_no_head_is_told_soon() -> None:
+    """Ray alone would try for minutes."""
+    with socket.socket() as silent, HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        silent.bind(("127.0.0.1", 0))
+        Thread(target=other.handle_request, daemon=True).start()
+        code = "import sys, efuda.cluster\ntry: efuda.cluster.RayWorkers(sys.argv[1])\nexcept Exception as e: print(e)"
+        for port, reason in (
+            (other.server_port, "something else answers there"),
+            (silent.getsockname()[1], "Connection refused"),
+        ):
+            address = f"127.0.0.1:{port}"
+            command = [sys.executable, "-c", code, address]
+            done = subprocess.run(command, env=QUIET, capture_output=True, text=True, timeout=30, check=True)
+            assert f"There is no Ray cluster at {address} (" in done.stdout
+            assert f"{reason}). Start one with: ray start --head" in done.stdout
 
 
 def test_a_dataset_is_the_same_made_on_a_cluster_with_a_worker_killed(
@@ -215,21 +323,29 @@ def test_a_node_that_dies_in_the_middle_loses_nothing(cluster: Cluster, tmp_path
     """Last, since the cluster has one node less afterwards."""
     body = """
 def job(number):
-    (folder / f"begun-{number}-{os.getpid()}").touch()
-    time.sleep(0.5)
-    return number
-result = []
-for number in workers.map(job, range(12)):
+    time.sleep(0.3)
+    # the data is too large to travel before it is asked for: it is lost with its node
+    return number, bytes([number]) * 1_000_000, ray.get_runtime_context().get_node_id()
+result, nodes = [], set()
+for number, data, node in workers.map(job, range(12)):
+    assert data == bytes([number]) * 1_000_000
+    nodes.add(node)
     result.append(number)
     if number == 3:
-        os.killpg(SECOND, signal.SIGKILL)
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if "raylet" in command.split(chr(0))[0] and "--head" not in command:
-                os.kill(int(process.name), signal.SIGKILL)
+        (folder / "now").touch()
+        while not (folder / "killed").exists():
+            time.sleep(0.01)
+end = time.monotonic() + 30  # the head finds out in its own time
+while sum(node["Alive"] for node in ray.nodes()) > 1 and time.monotonic() < end:
+    time.sleep(0.1)
+result = [result, len(nodes), sum(node["Alive"] for node in ray.nodes())]
 """
-    assert drive(cluster, tmp_path, body, SECOND=str(cluster.second.pid)) == list(range(12))
-    stop(cluster.second)
+
+    def kill() -> None:
+        while not (tmp_path / "now").exists():
+            time.sleep(0.01)
+        cluster.kill_second()
+        (tmp_path / "killed").touch()
+
+    Thread(target=kill, daemon=True).start()
+    assert drive(cluster, tmp_path, body) == [list(range(12)), 2, 1]
