@@ -22,6 +22,9 @@ test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests 
 
 bench: $(VENV)/.dev ## every benchmark; the figures seen are in docs/benchmarks.md
 	$(BIN)/python benchmarks/base_install.py
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/images.py
+	$(BIN)/python benchmarks/neighbours.py --kind random
 
 clean: ## remove the environments, caches and the demo's results
 	rm -rf $(VENV) .venv-peers demo dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
