@@ -13,14 +13,13 @@ import contextlib
 import logging
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from efuda.errors import InputError, MissingExtra, OutputError
-from efuda.workers import ATTEMPTS, name_of, outcome
+from efuda.workers import ATTEMPTS, few_ahead, name_of, outcome
 
 __all__ = ["RayWorkers"]
 
@@ -86,28 +85,23 @@ class RayWorkers:
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """See `Workers.map`."""
-        coming = iter(jobs)
-        flying: deque[tuple[T, Any]] = deque()
         dumps = self._ray.cloudpickle.dumps
         own = version("efuda")
         carried: Any = None
-        try:
-            while True:
-                while len(flying) < 2 * self.count:
-                    try:
-                        job = next(coming)
-                    except StopIteration:
-                        break
-                    if carried is None:
-                        carried = self._ray.put(dumps(function))
-                    flying.append((job, self._remote.remote(own, carried, dumps(job))))
-                if not flying:
-                    return
-                yield self._result(own, *flying.popleft())
-        finally:
-            for _, reference in flying:
-                with contextlib.suppress(Exception):
-                    self._ray.cancel(reference)
+
+        def begin(job: T) -> Any:
+            nonlocal carried
+            if carried is None:
+                carried = self._ray.put(dumps(function))
+            return self._remote.remote(own, carried, dumps(job))
+
+        with contextlib.closing(few_ahead(jobs, begin, lambda: 2 * self.count, self._cancel)) as begun:
+            for job, reference in begun:
+                yield self._result(own, job, reference)
+
+    def _cancel(self, reference: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.cancel(reference)
 
     def _result(self, own: str, job: Any, reference: Any) -> Any:
         try:

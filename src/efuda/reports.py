@@ -219,7 +219,7 @@ def heat_map(names: Sequence[str], shares: Sequence[Sequence[float]], hint: str 
 
 
 @contextmanager
-def _axes(x: str, y: str, *, height: float = 3.4, width: float = 5.6) -> Iterator[tuple[Any, list[str]]]:
+def _axes(x: str, y: str, *, height: float = 3.4) -> Iterator[tuple[Any, list[str]]]:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -235,7 +235,7 @@ def _axes(x: str, y: str, *, height: float = 3.4, width: float = 5.6) -> Iterato
     }
     svg: list[str] = []
     with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(5.6, height), layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=_INK, alpha=0.12, linewidth=0.7)

@@ -15,8 +15,9 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -24,11 +25,12 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from efuda.errors import EfudaError, OutputError
 
-__all__ = ["ATTEMPTS", "InProcess", "LocalWorkers", "Workers", "attempt", "name_of", "outcome"]
+__all__ = ["ATTEMPTS", "InProcess", "LocalWorkers", "Workers", "attempt", "few_ahead", "name_of", "outcome"]
 
 ATTEMPTS: Final = 3
 T = TypeVar("T")
 R = TypeVar("R")
+B = TypeVar("B")
 
 
 class Workers(Protocol):
@@ -52,6 +54,28 @@ class InProcess:
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """One after the other."""
         return map(function, jobs)
+
+
+def few_ahead(
+    jobs: Iterable[T], begin: Callable[[T], B], ahead: Callable[[], int], cancel: Callable[[B], object]
+) -> Generator[tuple[T, B], None, None]:
+    """Begin jobs in their order, at most `ahead()` at a time; those that nobody asked for in the end are cancelled."""
+    coming = iter(jobs)
+    flying: deque[tuple[T, B]] = deque()
+    try:
+        while True:
+            while len(flying) < ahead():
+                try:
+                    job = next(coming)
+                except StopIteration:
+                    break
+                flying.append((job, begin(job)))
+            if not flying:
+                return
+            yield flying.popleft()
+    finally:
+        for _, begun in flying:
+            cancel(begun)
 
 
 class LocalWorkers:
@@ -88,24 +112,15 @@ class LocalWorkers:
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """See `Workers.map`."""
-        coming = iter(jobs)
-        flying: deque[Future[R]] = deque()
-        try:
-            while True:
-                while len(flying) < 2 * self.count:
-                    try:
-                        job = next(coming)
-                    except StopIteration:
-                        break
-                    if self._threads is None:
-                        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="efuda-worker")
-                    flying.append(self._threads.submit(self._do, function, job))
-                if not flying:
-                    return
-                yield flying.popleft().result()
-        finally:
-            for future in flying:
-                future.cancel()
+
+        def begin(job: T) -> Future[R]:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="efuda-worker")
+            return self._threads.submit(self._do, function, job)
+
+        with closing(few_ahead(jobs, begin, lambda: 2 * self.count, Future.cancel)) as begun:
+            for _, future in begun:
+                yield future.result()
 
     def _do(self, function: Callable[[T], R], job: T) -> R:
         """In a thread: have it done by a process, by another one if that dies."""

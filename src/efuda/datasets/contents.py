@@ -16,14 +16,14 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 from PIL import Image
 
+from efuda.datasets.splitting import SPLITS
 from efuda.errors import EfudaError
 from efuda.images import read_rgb
 from efuda.places import join, read_bytes
 from efuda.vocabulary import Category
 
-__all__ = ["SPLITS", "Contents", "Pictures", "Reason", "Rows", "positives", "read_posts", "read_rejected"]
+__all__ = ["Contents", "Pictures", "Reason", "Rows", "positives", "read_posts", "read_rejected"]
 
-SPLITS: Final = ("train", "validation", "test", "unseen")
 _RATINGS: Final = ("g", "s", "q", "e", "")  # "": not said; the code after the last: anything else
 _EXAMPLES: Final = 3
 _AT_ONCE: Final = 500_000  # rejected rows; fewer, larger batches meet each reason less often

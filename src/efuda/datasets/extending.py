@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from efuda.artifacts import Dataset
 from efuda.datasets.packing import Known, read_known
 from efuda.errors import InputError
+from efuda.recipes import ImagesRecipe
 from efuda.vocabulary import Vocabulary
 
 __all__ = ["Base", "open_base"]
@@ -35,6 +36,7 @@ class Base:
     vocabulary: Vocabulary
     metadata: Sequence[str]
     images: Sequence[str]
+    image_recipe: ImagesRecipe
 
     def pinned(self, ids: NDArray[np.int64]) -> NDArray[np.object_]:
         """The split of each of these posts in the earlier dataset, "" where it has none."""
@@ -44,7 +46,7 @@ class Base:
 
     def known(self) -> Known:
         """Its pictures, as they were found and packed."""
-        return read_known(self.root)
+        return read_known(self.root, next(iter(self.images), ""), self.image_recipe)
 
 
 def open_base(root: Path, out: Path | None) -> Base:
@@ -78,4 +80,5 @@ def open_base(root: Path, out: Path | None) -> Base:
         dataset.vocabulary,
         list(dataset.marker.counts["metadata"]),
         list(dataset.marker.counts["images"]),
+        ImagesRecipe.model_validate(dataset.marker.recipe["images"]),
     )

@@ -182,16 +182,11 @@ def pack(
     return arrow.concat_tables(tables).combine_chunks()
 
 
-def read_known(root: Path) -> Known:
-    """The pictures of an earlier dataset, from its shards."""
-    from efuda.artifacts import Dataset
-
-    marker = Dataset.open(root).marker
-    first = next(iter(marker.counts["images"]), "")
+def read_known(root: Path, first: str, recipe: ImagesRecipe) -> Known:
+    """The pictures of an earlier dataset, from its shards; `first` and `recipe` are its images folder and its keys."""
     indices = sorted((root / "shards").glob("*.parquet"))
     rows = arrow.concat_tables([_STORED.empty_table(), *map(_read_index, indices)]).combine_chunks()
-    recipe = ImagesRecipe.model_validate(marker.recipe["images"]).model_dump_json()
-    return Known(root, recipe, rows, _names(first, rows))
+    return Known(root, recipe.model_dump_json(), rows, _names(first, rows))
 
 
 def _names(first: str, rows: Any) -> Any:

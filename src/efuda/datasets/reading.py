@@ -20,9 +20,9 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from numpy.typing import NDArray
 
-from efuda.datasets.entries import CATEGORIES, BadLine, Job, Parsed
+from efuda.datasets.entries import CATEGORIES, ENTRY, BadLine, Job, Parsed
 from efuda.datasets.relations import Relations
-from efuda.datasets.rows import arrange, sort_rows
+from efuda.datasets.rows import arrange, sort_rows, unpack_strings
 from efuda.errors import MetadataError
 from efuda.files import replacing
 from efuda.progress import Progress, silent
@@ -31,7 +31,7 @@ from efuda.workers import Workers
 __all__ = ["Chunk", "Entries", "encode", "read_entries"]
 
 LAYOUT: Final = "1"  # of a chunk; a chunk of another layout is read again
-SCALARS: Final = ("id", "parent_id", "rating", "deleted", "banned", "md5", "ext", "score", "created", "updated", "path")
+SCALARS: Final = tuple(name for name in ENTRY.names if name not in CATEGORIES)
 _MAX_KEPT_BAD: Final = 100
 _MAX_TAG_LENGTH: Final = 170
 
@@ -51,11 +51,6 @@ class Chunk:
     def open(self) -> Any:
         """The columns `SCALARS` and `tags` (list of chunk codes, sorted, each once), mapped into memory."""
         return arrow.ipc.open_file(arrow.memory_map(str(self.path))).read_all()
-
-    def tags(self, table: Any) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Starts [rows + 1] and codes into all names; within a row they are in no particular order."""
-        starts, codes = _list_parts(table["tags"])
-        return starts, self.codes[codes.to_numpy(zero_copy_only=False)]
 
 
 @dataclass
@@ -149,7 +144,7 @@ def encode(parsed: Parsed, relations: Relations) -> tuple[Any, list[str], NDArra
     numbering = _Numbering(relations)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
     for category in CATEGORIES:
-        starts, values = _list_parts(table[category])
+        starts, values = unpack_strings(table[category])
         parts.append((np.diff(starts), numbering.codes(values.fill_null("").dictionary_encode())))
     starts, codes = arrange(parts)
     implied = numbering.implied()
@@ -272,16 +267,6 @@ def _not_names(names: Any) -> NDArray[np.bool_]:
     length = compute.utf8_length(names).to_numpy(zero_copy_only=False)
     odd = compute.match_substring_regex(names, r"[,\pZ\pC]").to_numpy(zero_copy_only=False)
     return np.asarray(odd | (length == 0) | (length > _MAX_TAG_LENGTH))
-
-
-def _list_parts(column: Any) -> tuple[NDArray[np.int64], Any]:
-    """Starts [rows + 1] from 0, and the values, of a list column in one chunk; a null is an empty list."""
-    chunked = column.combine_chunks()
-    lists = chunked.chunk(0) if isinstance(chunked, arrow.ChunkedArray) and chunked.num_chunks else chunked
-    if isinstance(lists, arrow.ChunkedArray):
-        return np.zeros(1, np.int64), arrow.array([], arrow.string())
-    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), lists.flatten()
 
 
 def _key(job: Job, relations: Relations) -> str:

@@ -7,21 +7,18 @@ and from a1111 tag lists (`name,category,count,"alias,alias"`, no header). Files
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import json
-import lzma
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as arrow
-
+from efuda.datasets.sources.unpacking import BROKEN, open_unpacked
 from efuda.errors import MetadataError
-from efuda.places import is_remote, read_bytes
+from efuda.places import is_remote
 
 __all__ = ["Relations", "find_relations", "read_relations", "read_tag_names"]
 
@@ -150,15 +147,12 @@ def _tag_list(text: str) -> Iterator[tuple[str, int, list[str]]]:
 
 def _read_text(file: str) -> str:
     try:
-        data = read_bytes(file)
-        if file.endswith(".gz"):
-            data = gzip.decompress(data)
-        elif file.endswith(".xz"):
-            data = lzma.decompress(data)
-        elif file.endswith(".zst"):
-            data = arrow.input_stream(arrow.BufferReader(data), compression="zstd").read()
-    except (OSError, EOFError, lzma.LZMAError, arrow.ArrowException) as error:
-        raise MetadataError(f"{file} cannot be read: {error}. Check the path and the file.") from error
+        with open_unpacked(file) as stream:
+            data = stream.read()
+    except (MetadataError, *BROKEN) as error:
+        raise MetadataError(
+            f"{file} cannot be read: {error.__cause__ or error}. Check the path and the file."
+        ) from error
     return data.decode("utf-8-sig", errors="replace")
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
-from efuda.datasets.contents import SPLITS, Contents, Pictures, Reason, Rows, positives, read_posts, read_rejected
+from efuda.datasets.contents import Contents, Pictures, Reason, Rows, positives, read_posts, read_rejected
 from efuda.datasets.neighbours import find_neighbours
+from efuda.datasets.splitting import SPLITS
 from efuda.recipes import Recipe
 from efuda.reports import Bar, Chip, Picture, Report, Share, column_plot, curve_plot, heat_map, percent
 from efuda.vocabulary import Category

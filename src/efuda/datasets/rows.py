@@ -6,17 +6,32 @@ Row i is `values[starts[i]:starts[i + 1]]`. Codes below zero mean "not there" an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
 from numpy.typing import NDArray
 
-__all__ = ["arrange", "sort_rows", "take_rows"]
+__all__ = ["arrange", "sort_rows", "take_rows", "unpack", "unpack_strings"]
 
 Starts = NDArray[np.int64]
 Codes = NDArray[np.int32]
 _LONG = 256
 T = TypeVar("T", bound=np.generic)
+
+
+def unpack(column: Any) -> tuple[Starts, NDArray[Any]]:
+    """The ragged rows of an Arrow column of lists of numbers."""
+    starts, values = unpack_strings(column)
+    return starts, values.to_numpy(zero_copy_only=False)
+
+
+def unpack_strings(column: Any) -> tuple[Starts, Any]:
+    """Those of an Arrow column of lists, the values as one Arrow array; a null is an empty list."""
+    lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
+    values = compute.list_flatten(column)
+    return _starts(lengths), values.combine_chunks() if isinstance(values, arrow.ChunkedArray) else values
 
 
 def arrange(parts: Sequence[tuple[Starts, Codes]]) -> tuple[Starts, Codes]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from efuda.datasets.entries import CATEGORIES
 from efuda.datasets.reading import Chunk, Entries
 from efuda.datasets.relations import Relations, read_tag_names
-from efuda.datasets.rows import arrange, sort_rows, take_rows
+from efuda.datasets.rows import arrange, sort_rows, take_rows, unpack
 from efuda.datasets.times import UNKNOWN, microseconds
 from efuda.errors import InputError
 from efuda.files import replacing
 from efuda.recipes import PostsRecipe, Recipe
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
+from efuda.workers import few_ahead
 
 __all__ = ["REJECTED", "Selection", "choose_vocabulary", "label_posts", "parents", "select"]
 
@@ -203,15 +205,15 @@ def parents(entries: Entries) -> NDArray[np.int64]:
 
 def in_threads(function: Callable[[T], Any], items: Sequence[T]) -> Iterator[Any]:
     """`map` over a few threads, in order, never far ahead."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = 2 * (os.cpu_count() or 1)
-        futures = [pool.submit(function, item) for item in items[:ahead]]
-        for following in range(len(items)):
-            result = futures[following].result()
-            futures[following] = None  # type: ignore[call-overload]
-            if len(futures) < len(items):
-                futures.append(pool.submit(function, items[len(futures)]))
-            yield result
+    threads = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        closing(
+            few_ahead(items, lambda item: pool.submit(function, item), lambda: 2 * threads, Future.cancel)
+        ) as begun,
+    ):
+        for _, future in begun:
+            yield future.result()
 
 
 _LABELLED: Final[Any] = arrow.schema(
@@ -247,7 +249,7 @@ def _judge(
     without: NDArray[np.bool_],
 ) -> _Judged:
     table = chunk.open()
-    starts, local = _local(table)
+    starts, local = unpack(table["tags"])
     ids = _ids(table)
     why = ["", "a later entry has the same id", "no id"]
     reason = np.where(superseded, 1, 0).astype(np.int16)
@@ -324,7 +326,7 @@ def _label(
 ) -> Any:
     table = chunk.open()
     rows = np.flatnonzero(used)
-    starts, local = take_rows(*_local(table), rows)
+    starts, local = take_rows(*unpack(table["tags"]), rows)
     codes = outputs[chunk.codes][local]
     table = table.filter(arrow.array(used))
     if ratings:
@@ -434,13 +436,6 @@ def _rejected(ids: NDArray[np.int64], reasons: list[str]) -> Any:
 def _ids(table: Any) -> NDArray[np.int64]:
     """The ids, 0 where there is none."""
     return np.asarray(np.maximum(table["id"].fill_null(0).to_numpy(), 0))
-
-
-def _local(table: Any) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    lists = table["tags"].combine_chunks()
-    lists = lists.chunk(0) if isinstance(lists, arrow.ChunkedArray) else lists
-    starts = lists.offsets.to_numpy().astype(np.int64)
-    return starts - starts[0], lists.flatten().to_numpy()
 
 
 def _rating_count(selection: Selection, name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from efuda.datasets.locating import locate
 from efuda.datasets.neighbours import find_neighbours
 from efuda.datasets.packing import pack
 from efuda.datasets.report import Change, Findings, write_report
-from efuda.datasets.rows import take_rows
+from efuda.datasets.rows import take_rows, unpack
 from efuda.datasets.selection import REJECTED, parents
 from efuda.datasets.sources import Found
-from efuda.datasets.splitting import Splits, group_posts, split_posts
+from efuda.datasets.splitting import SPLITS, Splits, group_posts, split_posts
 from efuda.errors import InputError
 from efuda.files import replacing, sha256, write_json
-from efuda.places import is_remote, stat
+from efuda.places import stat
 from efuda.progress import Progress
 from efuda.recipes import Recipe
 from efuda.vocabulary import Vocabulary
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "inputs_of", "source_lines", "write_dataset"]
 
-SPLITS: Final = ("train", "validation", "test", "unseen")
 _POSTS: Final[Any] = arrow.schema(
     [
         ("id", arrow.int64()),
@@ -157,10 +155,9 @@ def inputs_of(
     """What the dataset is made from, with what tells a changed file: a line a source, one for the pictures."""
     inputs = {"images": " ".join(images)}
     for one in found:
-        stamps = [f"{file} {_stamp(file)}" for file in one.files]
-        inputs[one.place] = (
-            _stamp(one.files[0]) if stamps == [f"{one.place} {_stamp(one.files[0])}"] else _digest(stamps)
-        )
+        stamps = [_stamp(file) for file in one.files]
+        alone = list(one.files) == [one.place]
+        inputs[one.place] = stamps[0] if alone else _digest(list(map(" ".join, zip(one.files, stamps, strict=True))))
     inputs.update({file: _stamp(file) for file in relation_files})
     if base:
         inputs["extends"] = base.digest
@@ -174,7 +171,7 @@ def _split(read: Metadata, rows: NDArray[np.int64], pictures: Any, recipe: Recip
         pairs = find_neighbours(pictures["phash"].to_numpy(), recipe.split.near_duplicates)
         links.append(ids[pairs])
     groups = group_posts(ids, np.concatenate(links))
-    starts, tags = take_rows(*_lists(read.posts["tags"]), rows)
+    starts, tags = take_rows(*unpack(read.posts["tags"]), rows)
     splits = split_posts(
         ids,
         groups,
@@ -205,7 +202,7 @@ def _write_posts(posts: Any, accepted: Accepted, tag_count: int, path: Path) -> 
             columns |= {"split": arrow.array(split.tolist(), arrow.string())}
             columns |= {"rating": labelled["rating"], "tags": labelled["tags"]}
             writer.write_table(arrow.table({field.name: columns[field.name] for field in _POSTS}, schema=_POSTS))
-            starts, tags = _lists(labelled["tags"])
+            starts, tags = unpack(labelled["tags"])
             for name in set(split.tolist()):
                 carried = take_rows(starts, tags, np.flatnonzero(split == name))[1]
                 counts[name] += np.bincount(carried, minlength=tag_count)
@@ -299,11 +296,6 @@ def _nothing_found(images: Sequence[str], ids: NDArray[np.int64]) -> str:
     )
 
 
-def _lists(column: Any) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    lengths = compute.list_value_length(column).to_numpy()
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), compute.list_flatten(column).to_numpy()
-
-
 def _where(line: Any) -> str:
     return f"{line.file}:{line.line}" if line.line else line.file
 
@@ -318,11 +310,8 @@ def _how_many(count: int, unit: str) -> str:
 
 
 def _stamp(file: str) -> str:
-    if is_remote(file):
-        told = stat(file)
-        return f"{told.size} bytes, {told.stamp}"
-    found = os.stat(file)
-    return f"{found.st_size} bytes, modified {found.st_mtime_ns}"
+    told = stat(file)
+    return f"{told.size} bytes, modified {told.stamp}"
 
 
 def _digest(lines: Sequence[str]) -> str:

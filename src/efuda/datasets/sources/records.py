@@ -175,11 +175,7 @@ def _api_columns(rows: Sequence[_Api]) -> Mapping[str, Any]:
     columns = {
         "id": _positive([row.id for row in rows]),
         "parent_id": _positive([row.parent_id for row in rows]),
-        "rating": _ratings([row.rating for row in rows]),
-        "deleted": arrow.array([row.is_deleted for row in rows], arrow.bool_()),
-        "banned": arrow.array([row.is_banned for row in rows], arrow.bool_()),
-        "md5": arrow.array([row.md5 for row in rows], arrow.string()),
-        "ext": _endings([row.file_ext for row in rows]),
+        **_danbooru_columns(rows),
         "score": _integers([row.score for row in rows]),
         "created": arrow.array([row.created_at for row in rows], arrow.string()),
         "updated": arrow.array([row.updated_at for row in rows], arrow.string()),
@@ -198,6 +194,17 @@ def _api_columns(rows: Sequence[_Api]) -> Mapping[str, Any]:
     return columns
 
 
+def _danbooru_columns(rows: Sequence[_Api] | Sequence[_Old]) -> Mapping[str, Any]:
+    """What both generations write alike."""
+    return {
+        "rating": _ratings([row.rating for row in rows]),
+        "deleted": arrow.array([row.is_deleted for row in rows], arrow.bool_()),
+        "banned": arrow.array([row.is_banned for row in rows], arrow.bool_()),
+        "md5": arrow.array([row.md5 for row in rows], arrow.string()),
+        "ext": _endings([row.file_ext for row in rows]),
+    }
+
+
 def _rest(row: _Api) -> str | None:
     if row.tag_string is None:
         return None
@@ -211,11 +218,7 @@ def _old_columns(rows: Sequence[_Old]) -> Mapping[str, Any]:
     columns = {
         "id": _positive([_integer(row.id) for row in rows]),
         "parent_id": _positive([_integer(row.parent_id) for row in rows]),
-        "rating": _ratings([row.rating for row in rows]),
-        "deleted": arrow.array([row.is_deleted for row in rows], arrow.bool_()),
-        "banned": arrow.array([row.is_banned for row in rows], arrow.bool_()),
-        "md5": arrow.array([row.md5 for row in rows], arrow.string()),
-        "ext": _endings([row.file_ext for row in rows]),
+        **_danbooru_columns(rows),
         "score": _integers([_integer(row.score) for row in rows]),
         "created": arrow.array([_time(row.created_at) for row in rows], arrow.string()),
         "updated": arrow.array([_time(row.updated_at) for row in rows], arrow.string()),

@@ -14,11 +14,11 @@ import pyarrow as arrow
 from efuda.errors import MetadataError
 from efuda.places import open_binary, stat
 
-__all__ = ["BOM", "PACKINGS", "Readable", "is_packed", "open_unpacked", "opened", "read_some", "stamp"]
+__all__ = ["BOM", "BROKEN", "PACKINGS", "Readable", "is_packed", "open_unpacked", "opened", "read_some", "stamp"]
 
 PACKINGS: Final = (".gz", ".xz", ".zst")
 BOM: Final = b"\xef\xbb\xbf"
-_BROKEN: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, arrow.ArrowException)
+BROKEN: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, arrow.ArrowException)
 
 
 class Readable(Protocol):
@@ -88,7 +88,7 @@ def read_some(stream: Readable, size: int) -> tuple[bytes, Exception | None]:
         while have < size and (data := stream.read(min(size - have, 1 << 16))):
             parts.append(bytes(data))
             have += len(data)
-    except _BROKEN as error:
+    except BROKEN as error:
         return b"".join(parts), error
     return b"".join(parts), None
 
