@@ -53,13 +53,12 @@ def watch(command: Sequence[str | Path]) -> Run:
 def _tree(process: int) -> Iterator[int]:
     """A process and all beneath it."""
     yield process
-    for children in PROC.glob(f"{process}/task/*/children"):
-        try:
-            numbers = children.read_text().split()
-        except OSError:  # ended meanwhile
-            continue
-        for number in numbers:
-            yield from _tree(int(number))
+    try:
+        lists = [children.read_text() for children in PROC.glob(f"{process}/task/*/children")]
+    except OSError:  # ended meanwhile
+        return
+    for number in " ".join(lists).split():
+        yield from _tree(int(number))
 
 
 def _memory(process: int) -> tuple[float, float]:

@@ -277,6 +277,8 @@ from efuda.recipes import load_recipe
 from efuda.workers import InProcess
 
 class Deadly:
+    local = False
+
     def map(self, function, jobs):
         def deadly(job):
             mark = folder / f"died-{getattr(function, '__name__', 'read')}"

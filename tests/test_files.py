@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from efuda.errors import OutputError
-from efuda.files import make_folder, replacing, sha256, write_json, write_text
+from efuda.files import make_folder, remove_unfinished, replacing, sha256, write_json, write_text
 
 
 def test_the_new_contents_replace_the_old_at_the_end(tmp_path: Path) -> None:
@@ -73,3 +73,10 @@ def test_json_reads_well_in_a_diff(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".tags.parquet.9123.part", "tags.parquet", "notes.part"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.part", "tags.parquet"]

@@ -282,6 +282,8 @@ def test_other_libraries_read_the_shards(tmp_path: Path, folder: Path, library: 
 class Counting:
     """Does the work here, and remembers which chunks there were."""
 
+    local = True
+
     def __init__(self) -> None:
         self.chunks: list[int] = []
 

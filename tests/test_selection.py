@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as arrow
 import pytest
 from conftest import old_post, post, write_lines
 
-from efuda.datasets.reading import Entries, read_entries
+from efuda.datasets.reading import Entries, Task, do_task, read_entries
 from efuda.datasets.relations import Relations
-from efuda.datasets.selection import Selection, choose_vocabulary, label_posts, parents, select
+from efuda.datasets.sampling import EVERY_ENTRY, Sampling
+from efuda.datasets.selection import Selection, choose_vocabulary, label_posts, select
 from efuda.datasets.sources import find_jobs
 from efuda.datasets.times import UNKNOWN, microseconds
 from efuda.errors import InputError, MetadataError
@@ -43,6 +47,7 @@ class Read:
             self.relations,
             workers=InProcess(),
             max_bad_lines=self.recipe.posts.max_bad_lines,
+            sampling=Sampling(self.recipe.posts.every, self.recipe.posts.sample_by),
         )
         self.selection: Selection = select(self.entries, self.recipe, self.relations)
 
@@ -120,14 +125,13 @@ def test_a_chunk_is_read_again_only_when_its_file_or_the_aliases_changed(tmp_pat
 def test_every_kth_entry_starts_with_the_first_across_files(tmp_path: Path) -> None:
     rows = [post(number, ["a"]) for number in range(10, 17)]
     done = read(tmp_path, rows[:3], rows[3:], overrides=["posts.every=3"])
-    assert (done.selection.entries, done.selection.sampled, done.selection.posts) == (7, 3, 3)
+    assert (done.entries.total, done.entries.sampled, done.selection.posts) == (7, 3, 3)
     assert done.ids == [10, 13, 16]
 
 
 def test_the_reference_samples_740982_of_2963928_entries() -> None:
-    from efuda.datasets.selection import _sample
-
-    mask = _sample(np.arange(1, 2_963_929), load_recipe("reference").posts)
+    reference = load_recipe("reference").posts
+    mask = Sampling(reference.every, reference.sample_by).chosen(np.arange(1, 2_963_929), 0)
     assert int(mask.sum()) == 740_982
     assert np.flatnonzero(mask)[:3].tolist() == [0, 4, 8]
 
@@ -139,6 +143,71 @@ def test_a_sample_by_hash_does_not_depend_on_what_else_there_is(tmp_path: Path) 
     part = read(tmp_path / "two", rows[100:], overrides=overrides).ids
     assert 60 <= len(whole) <= 140
     assert part == [number for number in whole if number > 100]
+
+
+@pytest.mark.parametrize("by", ["order", "hash"])
+@pytest.mark.parametrize("fault", [None, b"nonsense\n", b"\n", b'{"id": null, "rating": "s", "tags": "a"}\n'])
+def test_a_sample_is_what_reading_everything_and_choosing_gives(tmp_path: Path, fault: bytes | None, by: Any) -> None:
+    """Whether its lines are picked from the file, the file is packed, or a line needs a closer look."""
+    lines = [
+        json.dumps(post(number, [f"tag{number % 5}"], parent_id=number % 3 or None)).encode() + b"\n"
+        for number in range(1, 60)
+    ]
+    data = b"".join([*lines[:20], fault or b"", *lines[20:]])
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "plain" / "posts.json").write_bytes(data)
+    (tmp_path / "packed" / "posts.json.gz").write_bytes(gzip.compress(data))
+
+    def read_from(name: str, sampling: Sampling) -> Entries:
+        jobs = find_jobs([str(tmp_path / name)])[1]
+        folder = tmp_path / name / f"chunks{sampling.every}"
+        folder.mkdir()
+        return read_entries(jobs, folder, NONE, workers=InProcess(), max_bad_lines=1.0, sampling=sampling)
+
+    whole = read_from("plain", EVERY_ENTRY)
+    table = arrow.concat_tables([chunk.open().drop_columns(["tags"]) for chunk in whole.chunks])
+    wanted = Sampling(4, by).chosen(table["id"].fill_null(0).to_numpy(), 0)
+    for name in ("plain", "packed"):
+        some = read_from(name, Sampling(4, by))
+        assert (some.total, some.sampled) == (whole.total, int(wanted.sum()))
+        assert arrow.concat_tables([chunk.open().drop_columns(["tags"]) for chunk in some.chunks]).equals(
+            table.filter(arrow.array(wanted))
+        )
+        assert some.parents.tolist() == whole.parents.tolist()
+        assert [(bad.line, bad.reason) for bad in some.bad] == [(bad.line, bad.reason) for bad in whole.bad]
+
+
+def test_chunks_are_read_again_where_the_sample_or_an_earlier_file_changed(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.json", [post(number, ["a"]) for number in range(1, 6)])
+    write_lines(tmp_path / "b.json", [post(number, ["a"]) for number in range(6, 12)])
+    (tmp_path / "chunks").mkdir()
+
+    def ids(every: int) -> list[int]:
+        jobs = find_jobs([str(tmp_path / name) for name in ("a.json", "b.json")])[1]
+        arguments: dict[str, Any] = {"workers": InProcess(), "max_bad_lines": 0.0, "sampling": Sampling(every)}
+        entries = read_entries(jobs, tmp_path / "chunks", NONE, **arguments)
+        return [number for chunk in entries.chunks for number in chunk.open()["id"].to_pylist()]
+
+    assert ids(4) == [1, 5, 9]
+    first = (tmp_path / "chunks" / "000000.arrow").stat().st_mtime_ns
+    assert ids(4) == [1, 5, 9]
+    assert (tmp_path / "chunks" / "000000.arrow").stat().st_mtime_ns == first
+    (tmp_path / "chunks" / "000001.key").unlink()  # as if killed
+    assert ids(4) == [1, 5, 9]
+    assert (tmp_path / "chunks" / "000000.arrow").stat().st_mtime_ns == first
+    assert ids(2) == [1, 3, 5, 7, 9, 11]
+    write_lines(tmp_path / "a.json", [post(number, ["a"]) for number in (1, 5)])
+    assert ids(2) == [1, 6, 8, 10]
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    write_lines(tmp_path / "posts.json", [post(number, ["a"]) for number in range(1, 9)])
+    (job,) = find_jobs([str(tmp_path / "posts.json")])[1]
+    brief, parsed = do_task(Task(0, job, survey=True), NONE)
+    write_lines(tmp_path / "posts.json", [post(1, ["a"])])
+    with pytest.raises(MetadataError, match=r"posts\.json changed while it was read"):
+        do_task(Task(0, job, survey=False, wanted=np.ones(8, bool), brief=brief, parsed=parsed), NONE)
 
 
 def test_rows_without_an_id_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -294,7 +363,7 @@ def test_held_out_posts_are_marked_and_not_counted(tmp_path: Path) -> None:
 def test_parents_are_those_of_every_entry(tmp_path: Path) -> None:
     rows = [post(5, ["a"], parent_id=3), post(9, ["a"], parent_id=5), post(4, ["a"]), post(8, ["a"], parent_id=77)]
     done = read(tmp_path, rows, [old_post(3, ["a"])], overrides=["posts.every=4"])
-    assert parents(done.entries).tolist() == [[5, 3], [9, 5], [8, 77]]
+    assert done.entries.parents.tolist() == [[5, 3], [9, 5], [8, 77]]
 
 
 def test_times_of_every_dump() -> None:

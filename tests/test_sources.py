@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as arrow
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as parquet
@@ -27,6 +28,7 @@ from efuda.datasets.entries import CATEGORIES, BadLine
 from efuda.datasets.sources import find_jobs
 from efuda.datasets.sources.arrays import LinedRecords, records_start
 from efuda.datasets.sources.lines import json_jobs, look_into
+from efuda.datasets.sources.records import KINDS
 from efuda.datasets.sources.sidecars import path_id, read_caption
 from efuda.datasets.sources.tables import table_jobs
 from efuda.errors import MetadataError
@@ -258,6 +260,47 @@ inside = st.recursive(
     lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text("ab}{", max_size=3), some, max_size=3),
     max_leaves=8,
 )
+
+
+AWKWARD = [
+    b"",
+    b"  ",
+    b"nonsense",
+    b"[1]",
+    b'{"id": "12", "parent_id": "0", "rating": "s", "tags": []}',
+    b'{"id": 3, "tag_string_general": "caf\xe9"}',
+    b'{"id": 3, "source": "\xff", "tag_string_general": "a"}',
+    '{"id": 4, "tag_string_general": "é"}'.encode(),
+    b'{"id": -4, "tag_string_general": "a"}',
+    b'{"id": 4.0, "parent_id": "7", "tag_string_general": "a"}',
+    b'{"id": 5, "name": "hat", "category": 0}',
+    b'{"id": 6}',
+    b'{"id": 99999999999999999999, "rating": "s"}',
+    b'{"id": 8, "parent_id": 7, "tag_string_general": "a b", "score": "many"}\r',
+    b'\xef\xbb\xbf{"id": 9, "tag_string_general": "a"}',
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.sampled_from(AWKWARD), st.integers(1, 99)), min_size=1, max_size=12),
+    st.booleans(),
+    st.integers(0, 4095),
+)
+def test_a_brief_says_of_every_entry_what_reading_says(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes | int], ended: bool, bits: int
+) -> None:
+    file = tmp_path_factory.mktemp("brief") / "posts.json"
+    posts = [part if isinstance(part, bytes) else post(part, ["a", "b"], parent_id=part % 4 or None) for part in parts]
+    lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in posts]
+    file.write_bytes(b"\n".join(lines) + b"\n" * ended)
+    for job in json_jobs(str(file), KINDS["Danbooru 2021"]):
+        table, brief = job.read().table, job.brief()
+        assert brief.ids.tolist() == [max(number or 0, 0) for number in table["id"].to_pylist()]
+        assert brief.parents.tolist() == [number or 0 for number in table["parent_id"].to_pylist()]
+        if brief.lined:
+            wanted = np.array([bits >> place & 1 for place in range(len(table))], bool)
+            assert job.read(wanted).table.equals(table.filter(arrow.array(wanted)))
 
 
 @given(

@@ -33,6 +33,8 @@ _SETTINGS: Final = 4
 class RayWorkers:
     """A cluster as `workers.Workers`."""
 
+    local = False
+
     def __init__(self, address: str | None = None) -> None:
         """Connect.
 

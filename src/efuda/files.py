@@ -16,7 +16,7 @@ from typing import Any
 
 from efuda.errors import OutputError
 
-__all__ = ["make_folder", "replacing", "sha256", "write_json", "write_text"]
+__all__ = ["make_folder", "remove_unfinished", "replacing", "sha256", "write_json", "write_text"]
 
 
 @contextmanager
@@ -40,6 +40,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing in this folder, which no other one may be at work in."""
+    for beside in folder.glob(".*.part"):
+        beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

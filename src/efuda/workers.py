@@ -34,7 +34,13 @@ B = TypeVar("B")
 
 
 class Workers(Protocol):
-    """Something that applies a function to jobs."""
+    """Something that applies a function to jobs.
+
+    Attributes:
+        local: whether they see the disks of this machine: then large results need not come back through a pipe.
+    """
+
+    local: bool
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """The results, in the order of the jobs, which are taken lazily, only some ahead.
@@ -50,6 +56,8 @@ class Workers(Protocol):
 
 class InProcess:
     """No other process: for one worker."""
+
+    local = True
 
     def map(self, function: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:
         """One after the other."""
@@ -84,6 +92,8 @@ class LocalWorkers:
     Every process has a thread here that hands it one job at a time, so it is known whose job a dead process had, and
     the others do not notice.
     """
+
+    local = True
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or _cores()

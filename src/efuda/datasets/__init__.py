@@ -19,11 +19,12 @@ from efuda.artifacts import Dataset, has_marker
 from efuda.datasets.extending import Base, open_base
 from efuda.datasets.reading import Entries, read_entries
 from efuda.datasets.relations import Relations, find_relations, read_relations
+from efuda.datasets.sampling import Sampling
 from efuda.datasets.selection import Selection, choose_vocabulary, label_posts, select
 from efuda.datasets.sources import Found, find_jobs
 from efuda.datasets.writing import finish, inputs_of, source_lines, write_dataset
 from efuda.errors import InputError, OutputError
-from efuda.files import make_folder
+from efuda.files import make_folder, remove_unfinished
 from efuda.places import is_remote
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe
@@ -103,6 +104,7 @@ def prepare(
     work = make_folder(out / WORK)
     with _at_work(work), _workers(workers) as hands:
         read = _read(found, jobs, relation_files, work, recipe, base, hands, progress)
+        remove_unfinished(out)
         made = write_dataset(read, folders, out, recipe, base=base, workers=hands, progress=progress)
     finish(out, inputs, recipe, source_lines(found), places, folders, made, read.vocabulary, base)
     shutil.rmtree(work, ignore_errors=True)
@@ -151,21 +153,27 @@ def _read(
     )
     chunks = make_folder(work / "entries")
     entries = read_entries(
-        jobs, chunks, relations, workers=workers, max_bad_lines=recipe.posts.max_bad_lines, progress=progress
+        jobs,
+        chunks,
+        relations,
+        workers=workers,
+        max_bad_lines=recipe.posts.max_bad_lines,
+        sampling=Sampling(recipe.posts.every, recipe.posts.sample_by, base.ids if base else None),
+        progress=progress,
     )
     progress("tags", 0, None, unit="tags")
-    selection = select(entries, recipe, relations, always=base.ids if base else None)
+    selection = select(entries, recipe, relations)
     vocabulary, unique, before = choose_vocabulary(
         entries, selection, recipe, relations, keep=base.vocabulary.tags if base else ()
     )
     posts = label_posts(entries, selection, vocabulary, work / "posts.arrow", times=recipe.split.method == "time")
     progress("tags", len(vocabulary), len(vocabulary), unit="tags")
     if not len(posts):
-        raise InputError(f"None of {len(entries):,} entries can be used: see the filters in the recipe's [posts].")
+        raise InputError(f"None of {entries.total:,} entries can be used: see the filters in the recipe's [posts].")
     funnel = {
-        "entries": len(entries),
+        "entries": entries.total,
         "bad_lines": entries.bad_count,
-        "sampled": selection.sampled,
+        "sampled": entries.sampled,
         "unique_tags": unique,
         "kept_tags": len(vocabulary),
         "posts": len(posts),

@@ -7,12 +7,14 @@ rest of the stage never knows which format it was.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
+import numpy as np
 import pyarrow as arrow
 import pyarrow.compute as compute
+from numpy.typing import NDArray
 
-__all__ = ["CATEGORIES", "ENTRY", "BadLine", "Job", "Parsed", "entry_table", "split_words"]
+__all__ = ["CATEGORIES", "ENTRY", "BadLine", "Brief", "BriefJob", "Job", "Parsed", "entry_table", "split_words"]
 
 CATEGORIES: Final = ("general", "artist", "copyright", "character", "meta")
 
@@ -55,6 +57,23 @@ class Parsed:
     lines: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What sampling and grouping ask of every entry: int64 [n], 0 where it has none.
+
+    `lined` says that every line of the job is an entry, so that a sample can be read by counting lines.
+    """
+
+    ids: NDArray[np.int64]
+    parents: NDArray[np.int64]
+    lined: bool = False
+
+    @classmethod
+    def of(cls, table: Any) -> Self:
+        """Of a table `ENTRY`."""
+        return cls(*(np.maximum(table[name].fill_null(0).to_numpy(), 0) for name in ("id", "parent_id")))
+
+
 class Job(Protocol):
     """A part of a source, small enough to be read at once (about 64 MB); it is pickled to where it runs."""
 
@@ -68,6 +87,23 @@ class Job(Protocol):
 
     def read(self) -> Parsed:
         """Read it; raises MetadataError where the file as a whole cannot be read."""
+        ...
+
+
+@runtime_checkable
+class BriefJob(Job, Protocol):
+    """A job that can be read twice: first for little, then only the entries that are sampled."""
+
+    @property
+    def data(self) -> bytes | None:
+        """The job's contents, where it carries them: then it is not worth a second way to a worker."""
+
+    def brief(self) -> Brief:
+        """Ids and parents of what `read` would return; raises MetadataError as that does."""
+        ...
+
+    def read(self, wanted: NDArray[np.bool_] | None = None) -> Parsed:
+        """Read it, or only these of its entries, where each of its lines is one."""
         ...
 
 

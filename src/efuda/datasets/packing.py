@@ -12,10 +12,10 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as arrow
@@ -96,7 +96,12 @@ class Known:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What a worker needs: `earlier` holds, for pictures that an earlier dataset knows, its row and its copy."""
+    """What a worker needs.
+
+    Attributes:
+        earlier: for pictures that an earlier dataset knows, its row and its copy.
+        shards: the folder to write the shard to; None where the worker cannot see it, and the bytes travel.
+    """
 
     number: int
     key: str
@@ -104,6 +109,7 @@ class _Chunk:
     rows: Sequence[Row]
     recipe: ImagesRecipe
     earlier: Sequence[tuple[Row, bytes] | None]
+    shards: Path | None
 
     @property
     def name(self) -> str:
@@ -169,7 +175,7 @@ def pack(
                 continue
             some = before[number * CHUNK : (number + 1) * CHUNK]
             earlier = known.results(some) if known else [None] * len(rows)
-            chunk = _Chunk(number, key, first, rows.to_pylist(), recipe, earlier)
+            chunk = _Chunk(number, key, first, rows.to_pylist(), recipe, earlier, shards if workers.local else None)
             if None in earlier:
                 yield chunk
             else:  # only to be copied: not worth a way to a worker and back
@@ -198,19 +204,47 @@ def _names(first: str, rows: Any) -> Any:
 
 
 def _pack_chunk(chunk: _Chunk) -> tuple[int, bytes, bytes]:
-    """Done in a worker: the number, the bytes of the tar (none where pictures stay in place), those of the index."""
-    shard = io.BytesIO()
-    with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        results = [
-            _append(archive, chunk, row, *(_verify(chunk, row) if earlier is None else earlier))
-            for row, earlier in zip(chunk.rows, chunk.earlier, strict=True)
-        ]
+    """Done in a worker: the number, the bytes of the shard where they have to travel, those of the index."""
+    copies = b""
+    if chunk.recipe.pack is None:
+        results = [_result(row, _judge(chunk, place)[0]) for place, row in enumerate(chunk.rows)]
+        size = 0
+    elif chunk.shards is not None:
+        with _replacing_shard(chunk.shards, chunk.number) as beside, beside.open("wb") as file:
+            results, size = _write_shard(chunk, file)
+    else:
+        held = io.BytesIO()
+        results, size = _write_shard(chunk, held)
+        copies = held.getvalue()
     index = io.BytesIO()
-    copies = shard.getvalue() if chunk.recipe.pack is not None else b""
     table = arrow.Table.from_pylist(results, schema=_STORED)
-    table = table.replace_schema_metadata({_KEY: f"{chunk.key} {len(copies)}".encode()})
+    table = table.replace_schema_metadata({_KEY: f"{chunk.key} {size}".encode()})
     parquet.write_table(table, index, compression="zstd")
     return chunk.number, copies, index.getvalue()
+
+
+def _write_shard(chunk: _Chunk, file: BinaryIO) -> tuple[list[dict[str, Any]], int]:
+    """The rows of the chunk, and how many bytes were written."""
+    results, offset = [], 0
+    for place, row in enumerate(chunk.rows):
+        about, copy = _judge(chunk, place)
+        result = _result(row, about)
+        if copy:
+            header = tarfile.TarInfo(f"{row['id']}.jpg")
+            header.size = len(copy)
+            offset += file.write(header.tobuf(tarfile.USTAR_FORMAT))
+            result |= {"shard": chunk.number, "offset": offset, "length": len(copy)}
+            offset += file.write(copy)
+            offset += file.write(bytes(-len(copy) % tarfile.BLOCKSIZE))
+        results.append(result)
+    offset += file.write(bytes(2 * tarfile.BLOCKSIZE))  # which end an archive, and then it fills its last record
+    return results, offset + file.write(bytes(-offset % tarfile.RECORDSIZE))
+
+
+def _judge(chunk: _Chunk, place: int) -> tuple[Row, bytes]:
+    """What becomes of a picture, and its copy."""
+    earlier = chunk.earlier[place]
+    return _verify(chunk, chunk.rows[place]) if earlier is None else earlier
 
 
 def _verify(chunk: _Chunk, row: Row) -> tuple[Row, bytes]:
@@ -261,22 +295,22 @@ def _about(data: bytes, width: int, height: int, perceptual: int) -> Row:
     return {"reason": "", "width": width, "height": height, "md5": digest, "phash": perceptual}
 
 
-def _append(archive: tarfile.TarFile, chunk: _Chunk, row: Row, about: Row, copy: bytes) -> dict[str, Any]:
-    result = {**_EMPTY, **about, **row, "shard": -1, "offset": 0, "length": 0}
-    if copy:
-        header = tarfile.TarInfo(f"{row['id']}.jpg")
-        header.size = len(copy)
-        archive.addfile(header, io.BytesIO(copy))
-        padded = -(-len(copy) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        result |= {"shard": chunk.number, "offset": archive.offset - padded, "length": len(copy)}
-    return result
+def _result(row: Row, about: Row) -> dict[str, Any]:
+    return {**_EMPTY, **about, **row, "shard": -1, "offset": 0, "length": 0}
+
+
+@contextmanager
+def _replacing_shard(shards: Path, number: int) -> Iterator[Path]:
+    """Its index, which vouches for the shard, is gone before the shard is replaced."""
+    _index(shards, number).unlink(missing_ok=True)
+    with replacing(_tar(shards, number)) as beside:
+        yield beside
 
 
 def _store(shards: Path, number: int, tar: bytes, index: bytes) -> Any:
-    """Write a chunk; its index, which vouches for the shard, is gone before the shard is replaced."""
+    """Write a chunk, but for a shard that its worker wrote."""
     if tar:
-        _index(shards, number).unlink(missing_ok=True)
-        with replacing(_tar(shards, number)) as beside:
+        with _replacing_shard(shards, number) as beside:
             beside.write_bytes(tar)
     with replacing(_index(shards, number)) as beside:
         beside.write_bytes(index)

@@ -1,14 +1,16 @@
 """Read every source into chunks on disk: entries as columns, their tags as sorted numbers into one list of names.
 
-A worker reads a job, replaces aliases, adds implied tags, and numbers the names it met. The parent writes the chunk and
-joins its names to the list of all. What a later stage needs of a million entries is then arrays, not strings; chunks
-are mapped into memory, so that it does not grow with the dump. A killed stage reads again only what has no chunk.
+A worker reads what is sampled of a job, replaces aliases, adds implied tags, and numbers the names it met. The parent
+writes the chunk and joins its names to the list of all. What a later stage needs of a million entries is then arrays,
+not strings; chunks are mapped into memory, so that it does not grow with the dump. A killed stage reads again only what
+has no chunk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,9 +22,10 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from numpy.typing import NDArray
 
-from efuda.datasets.entries import CATEGORIES, ENTRY, BadLine, Job, Parsed
+from efuda.datasets.entries import CATEGORIES, ENTRY, BadLine, Brief, BriefJob, Job, Parsed
 from efuda.datasets.relations import Relations
 from efuda.datasets.rows import arrange, sort_rows, unpack_strings
+from efuda.datasets.sampling import EVERY_ENTRY, Sampling
 from efuda.errors import MetadataError
 from efuda.files import replacing
 from efuda.progress import Progress, silent
@@ -30,7 +33,7 @@ from efuda.workers import Workers
 
 __all__ = ["Chunk", "Entries", "encode", "read_entries"]
 
-LAYOUT: Final = "1"  # of a chunk; a chunk of another layout is read again
+LAYOUT: Final = "2"  # of a chunk; a chunk of another layout is read again
 SCALARS: Final = tuple(name for name in ENTRY.names if name not in CATEGORIES)
 _MAX_KEPT_BAD: Final = 100
 _MAX_TAG_LENGTH: Final = 170
@@ -38,7 +41,7 @@ _MAX_TAG_LENGTH: Final = 170
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some entries in file order: `first` is the number of the first of them, from 0.
+    """Some sampled entries in file order: `first` is the number of the first of them, from 0.
 
     `codes` says for each name of this chunk which of all names it is.
     """
@@ -55,17 +58,25 @@ class Chunk:
 
 @dataclass
 class Entries:
-    """All chunks, all names, and what could not be read."""
+    """All chunks, all names, and what could not be read; `total` entries stand in the files, `sampled` in chunks."""
 
+    total: int = 0
     chunks: list[Chunk] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     category_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, len(CATEGORIES)), np.int64))
+    links: list[NDArray[np.int64]] = field(default_factory=list)
     bad_count: int = 0
     bad: list[BadLine] = field(default_factory=list)
     bad_names: dict[str, int] = field(default_factory=dict)
 
-    def __len__(self) -> int:
+    @property
+    def sampled(self) -> int:
         return self.chunks[-1].first + self.chunks[-1].rows if self.chunks else 0
+
+    @property
+    def parents(self) -> NDArray[np.int64]:
+        """All pairs (post, parent) [m, 2], of every entry, sampled or not."""
+        return np.concatenate([np.zeros((0, 2), np.int64), *self.links])
 
     @cached_property
     def categories(self) -> NDArray[np.int64]:
@@ -80,52 +91,86 @@ def read_entries(
     *,
     workers: Workers,
     max_bad_lines: float,
+    sampling: Sampling = EVERY_ENTRY,
     progress: Progress = silent,
 ) -> Entries:
-    """Read all jobs into chunks in `folder`; a chunk that is there already is not read again.
+    """Read the sampled entries of all jobs into chunks in `folder`; a chunk that is there already is not read again.
 
     Raises:
         MetadataError: more than `max_bad_lines` of all lines are bad, or there is no entry at all.
     """
-    collector = _Collector(Entries())
-    waiting: list[tuple[Job, Path, str]] = []
-
-    def fresh() -> Iterator[Job]:
-        for number, job in enumerate(jobs):
-            path, key = folder / f"{number:06d}.arrow", _key(job, relations)
-            waiting.append((job, path, key))
-            if _stored_key(path) != key:
-                yield job
-
-    results = workers.map(partial(read_job, relations=relations), fresh())
-    exhausted = object()
-    ahead: Any = next(results, exhausted)
-    lines_before: dict[str, int] = {}
-    while waiting or ahead is not exhausted:
-        job, path, key = waiting.pop(0)
-        if _stored_key(path) != key:
-            _store(path, key, *ahead)
-            ahead = next(results, exhausted)
-        lines = collector.add(path, lines_before.get(job.file, 0))
-        lines_before[job.file] = lines_before.get(job.file, 0) + lines
-        progress("metadata", len(collector.entries), None, unit="entries", note=Path(job.file).name)
+    collector = _Collector(Entries(), progress)
+    reading = _Reading(jobs, folder, relations, sampling, collector)
+    ask = partial(do_task, relations=relations)
+    for answer in workers.map(ask, reading.tasks()):
+        reading.take(answer)
+    for answer in workers.map(ask, reading.surveyed()):
+        reading.take(answer)
+    reading.collect()
     entries = collector.finish()
-    progress("metadata", len(entries), len(entries), unit="entries", note=f"{len(entries.names):,} tags")
+    progress("metadata", entries.total, entries.total, unit="entries", note=f"{len(entries.names):,} tags")
     _check_bad(entries, max_bad_lines)
     return entries
 
 
-def read_job(job: Job, relations: Relations) -> tuple[bytes, bytes]:
-    """Done in a worker: the chunk's table and its names, as two Arrow files."""
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked for: what is sampled of a job, or, where `wanted` is to be found first, a survey of it.
+
+    Attributes:
+        wanted: a mask [entries of the job]; None is all.
+        brief, parsed: what the survey found.
+    """
+
+    number: int
+    job: Job
+    survey: bool
+    wanted: NDArray[np.bool_] | None = None
+    brief: Brief | None = None
+    parsed: Parsed | None = None
+
+    @property
+    def file(self) -> str:
+        """For an error."""
+        return self.job.file
+
+
+def do_task(task: Task, relations: Relations) -> tuple[Brief, Parsed | None] | tuple[bytes, bytes]:
+    """Done in a worker: a survey, or the chunk's table and what is said about it, as two Arrow files."""
+    return _survey(task.job) if task.survey else _read_job(task, relations)
+
+
+def _survey(job: Job) -> tuple[Brief, Parsed | None]:
+    """What sampling must know of a job, and its contents where they should not be read twice."""
+    if isinstance(job, BriefJob) and job.data is None:
+        return job.brief(), None
     parsed = job.read()
-    table, names, counts, bad_names = encode(parsed, relations)
+    return Brief.of(parsed.table), parsed
+
+
+def _read_job(task: Task, relations: Relations) -> tuple[bytes, bytes]:
+    wanted, brief = task.wanted, task.brief
+    if isinstance(task.job, BriefJob) and brief is not None and brief.lined:
+        parsed, wanted = task.job.read(wanted), None
+    else:
+        parsed = task.parsed or task.job.read()
+    brief = brief or Brief.of(parsed.table)
+    chosen = parsed.table if wanted is None else parsed.table.filter(arrow.array(wanted))
+    if task.wanted is not None and len(chosen) != task.wanted.sum():
+        raise MetadataError(f"{task.job.file} changed while it was read. Let it come to rest, and run again.")
+    table, names, counts, bad_names = encode(chosen, relations)
     bad = [[one.file, str(one.line), one.reason, one.text] for one in parsed.bad[:_MAX_KEPT_BAD]]
+    linked = (brief.ids > 0) & (brief.parents > 0)
     about = arrow.table(
         {
             "bad": arrow.array([bad], arrow.list_(arrow.list_(arrow.string()))),
             "bad_count": [len(parsed.bad)],
-            "lines": [parsed.lines],
+            "entries": [len(brief.ids)],
+            "lines": [len(brief.ids) if brief.lined else parsed.lines],
             "bad_names": arrow.array([list(bad_names.items())], arrow.map_(arrow.string(), arrow.int64())),
+            "links": arrow.array(
+                [np.stack([brief.ids[linked], brief.parents[linked]], axis=1).ravel()], arrow.list_(arrow.int64())
+            ),
             "names": arrow.array([names], arrow.list_(arrow.string())),
             "counts": arrow.array([counts.ravel()], arrow.list_(arrow.int64())),
         }
@@ -133,14 +178,77 @@ def read_job(job: Job, relations: Relations) -> tuple[bytes, bytes]:
     return _ipc(table), _ipc(about)
 
 
-def encode(parsed: Parsed, relations: Relations) -> tuple[Any, list[str], NDArray[np.int64], dict[str, int]]:
-    """Number the tags of one job.
+class _Reading:
+    """Who is asked for what, and when.
+
+    Every job is read in one go where every entry is wanted. A sample takes two: a survey first, since which lines are
+    sampled depends on how many entries came before; then, soon after, while the disk cache still holds it, the job.
+    """
+
+    def __init__(
+        self, jobs: Iterable[Job], folder: Path, relations: Relations, sampling: Sampling, collector: _Collector
+    ) -> None:
+        self._jobs, self._folder, self._relations, self._sampling = jobs, folder, relations, sampling
+        self._collector = collector
+        self._asked: deque[Task] = deque()  # in the order of the answers
+        self._surveyed: deque[Task] = deque()
+        self._chunks: deque[tuple[Job, Path, str]] = deque()  # not yet collected
+        self._entries: dict[int, int] = {}  # of each job that is stored or surveyed
+        self._before = (0, 0)  # a job, and the entries before it
+
+    def tasks(self) -> Iterator[Task]:
+        """What there is to do for all jobs; some of those that are surveyed may be left over."""
+        key = self._sampling.digest
+        for number, job in enumerate(self._jobs):
+            path = self._folder / f"{number:06d}.arrow"
+            key = _key(job, self._relations, key if self._sampling.digest else "")
+            self._chunks.append((job, path, key))
+            if _stored_key(path) == key:
+                self._entries[number] = _stored_entries(path)
+                continue
+            yield from self._ask(Task(number, job, survey=bool(self._sampling.digest)))
+            yield from self.surveyed()
+
+    def surveyed(self) -> Iterator[Task]:
+        """What is to be read of the jobs whose survey is in."""
+        while self._surveyed:
+            yield from self._ask(self._surveyed.popleft())
+
+    def _ask(self, task: Task) -> Iterator[Task]:
+        self._asked.append(task)
+        yield task
+
+    def take(self, answer: Any) -> None:
+        """Take in what a worker answered."""
+        task = self._asked.popleft()
+        if not task.survey:
+            path = self._folder / f"{task.number:06d}.arrow"
+            _store(path, next(key for _, its, key in self._chunks if its == path), *answer)
+            self.collect()
+            return
+        brief, parsed = answer
+        self._entries[task.number] = len(brief.ids)
+        job, before = self._before
+        before += sum(self._entries[earlier] for earlier in range(job, task.number))
+        self._before = (task.number, before)
+        wanted = self._sampling.chosen(brief.ids, before)
+        self._surveyed.append(Task(task.number, task.job, False, wanted, brief, parsed))
+
+    def collect(self) -> None:
+        """Take in the chunks that are there, as far as no earlier one is missing."""
+        while self._chunks and _stored_key(self._chunks[0][1]) == self._chunks[0][2]:
+            job, path, _ = self._chunks.popleft()
+            self._collector.add(job, path)
+
+
+def encode(entries: Any, relations: Relations) -> tuple[Any, list[str], NDArray[np.int64], dict[str, int]]:
+    """Number the tags of a table `ENTRY`.
 
     Returns:
         The table (`SCALARS` and `tags`), the names in the order of their codes, how often each is written in each of
         `CATEGORIES` [names, 5] (an alias counts as its tag; implied tags are not written), and bad names → occurrences.
     """
-    table = parsed.table.combine_chunks()
+    table = entries.combine_chunks()
     numbering = _Numbering(relations)
     parts: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
     for category in CATEGORIES:
@@ -219,35 +327,48 @@ class _Numbering:
 class _Collector:
     """Joins the names of chunks, one after the other, to the list of all."""
 
-    def __init__(self, entries: Entries) -> None:
-        self.entries = entries
-        self._code: dict[str, int] = {}
+    def __init__(self, entries: Entries, progress: Progress) -> None:
+        self._entries, self._progress = entries, progress
+        self._names: Any = arrow.array([], arrow.string())
+        self._lines: dict[str, int] = {}  # of each file, so far
         self._counts: list[tuple[NDArray[np.int32], NDArray[np.int64]]] = []
 
-    def add(self, path: Path, lines_before: int) -> int:
-        """Take a stored chunk in; returns how many lines it spans."""
-        entries, code = self.entries, self._code
+    def add(self, job: Job, path: Path) -> None:
+        """Take a stored chunk in."""
+        entries = self._entries
         stored = arrow.ipc.open_file(arrow.memory_map(str(_about(path)))).read_all()
-        names = compute.list_flatten(stored["names"]).to_pylist()
+        codes = self._join(compute.list_flatten(stored["names"]).combine_chunks())
         counts = compute.list_flatten(stored["counts"]).to_numpy()
-        codes = np.array([code.setdefault(name, len(code)) for name in names], dtype=np.int32)
         rows = arrow.ipc.open_file(arrow.memory_map(str(path))).read_all().num_rows
-        entries.chunks.append(Chunk(path, len(entries), rows, codes))
+        entries.chunks.append(Chunk(path, entries.sampled, rows, codes))
+        entries.links.append(compute.list_flatten(stored["links"]).to_numpy().reshape(-1, 2))
         self._counts.append((codes, counts.reshape(-1, len(CATEGORIES))))
-        about = stored.drop_columns(["names", "counts"]).to_pylist()[0]
+        about = stored.drop_columns(["names", "counts", "links"]).to_pylist()[0]
+        entries.total += about["entries"]
         entries.bad_count += about["bad_count"]
+        lines_before = self._lines.get(job.file, 0)
+        self._lines[job.file] = lines_before + about["lines"]
         for file, line, reason, text in about["bad"]:
             entries.bad.append(BadLine(file, int(line) + lines_before if int(line) else 0, reason, text))
         for name, count in about["bad_names"]:
             entries.bad_names[name] = entries.bad_names.get(name, 0) + count
-        return int(about["lines"])
+        self._progress("metadata", entries.total, None, unit="entries", note=Path(job.file).name)
 
     def finish(self) -> Entries:
-        self.entries.names = list(self._code)
-        self.entries.category_counts = np.zeros((len(self._code), len(CATEGORIES)), np.int64)
+        self._entries.names = self._names.to_pylist()
+        self._entries.category_counts = np.zeros((len(self._names), len(CATEGORIES)), np.int64)
         for codes, counts in self._counts:
-            self.entries.category_counts[codes] += counts
-        return self.entries
+            self._entries.category_counts[codes] += counts
+        return self._entries
+
+    def _join(self, names: Any) -> NDArray[np.int32]:
+        """Which of all names these are; new ones, and each stands here once, are put behind the others."""
+        known = compute.index_in(names, value_set=self._names)
+        codes = compute.fill_null(known, -1).to_numpy().astype(np.int32)
+        new = codes < 0
+        codes[new] = len(self._names) + np.arange(int(new.sum()))
+        self._names = arrow.concat_arrays([self._names, names.filter(arrow.array(new))])
+        return np.asarray(codes)
 
 
 def _add_implied(
@@ -269,8 +390,9 @@ def _not_names(names: Any) -> NDArray[np.bool_]:
     return np.asarray(odd | (length == 0) | (length > _MAX_TAG_LENGTH))
 
 
-def _key(job: Job, relations: Relations) -> str:
-    return hashlib.sha256("\n".join([LAYOUT, job.file, job.key, relations.digest]).encode()).hexdigest()
+def _key(job: Job, relations: Relations, before: str) -> str:
+    """`before` is what the chunk depends on besides: the sample, and the jobs before it."""
+    return hashlib.sha256("\n".join([LAYOUT, job.file, job.key, relations.digest, before]).encode()).hexdigest()
 
 
 def _about(path: Path) -> Path:
@@ -291,6 +413,11 @@ def _stored_key(path: Path) -> str:
         return ""
 
 
+def _stored_entries(path: Path) -> int:
+    """How many entries the job of a stored chunk has, sampled or not."""
+    return int(arrow.ipc.open_file(arrow.memory_map(str(_about(path)))).read_all()["entries"][0].as_py())
+
+
 def _ipc(table: Any) -> bytes:
     sink = io.BytesIO()
     with arrow.ipc.new_file(sink, table.schema) as writer:
@@ -299,7 +426,7 @@ def _ipc(table: Any) -> bytes:
 
 
 def _check_bad(entries: Entries, max_bad_lines: float) -> None:
-    total = len(entries) + entries.bad_count
+    total = entries.total + entries.bad_count
     if entries.bad_count > max_bad_lines * total:
         shown = "; ".join(
             f"{Path(one.file).name}, line {one.line}: {one.reason} {one.text!r}" for one in entries.bad[:3]
@@ -308,5 +435,5 @@ def _check_bad(entries: Entries, max_bad_lines: float) -> None:
             f"{entries.bad_count:,} of {total:,} lines cannot be used, more than {max_bad_lines:.1%}: {shown}. "
             "Mend the files, or allow more with --set posts.max_bad_lines=0.5"
         )
-    if not len(entries):
+    if not entries.total:
         raise MetadataError("The metadata files hold no posts.")

@@ -1,6 +1,6 @@
-"""From entries to posts with their labels: sampling, filters, counting, the cut, and the numbers of the tags that stay.
+"""From sampled entries to posts with their labels: filters, counting, the cut, and the numbers of the tags that stay.
 
-The order is the reference run's: every k-th entry, then tags counted on that sample, then the minimum count. Everything
+The order is the reference run's: tags are counted on the sample, then comes the minimum count. Everything
 is arrays over a chunk at a time; threads share the chunks, since numpy lets go of the interpreter.
 """
 
@@ -31,7 +31,7 @@ from efuda.recipes import PostsRecipe, Recipe
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 from efuda.workers import few_ahead
 
-__all__ = ["REJECTED", "Selection", "choose_vocabulary", "label_posts", "parents", "select"]
+__all__ = ["REJECTED", "Selection", "choose_vocabulary", "label_posts", "select"]
 
 REJECTED: Final[Any] = arrow.schema(
     [("id", arrow.int64()), ("stage", arrow.string()), ("reason", arrow.string()), ("path", arrow.string())]
@@ -54,8 +54,6 @@ class Selection:
         rejected: a table `REJECTED`.
     """
 
-    entries: int
-    sampled: int
     counts: NDArray[np.int64]
     used: list[NDArray[np.bool_]] = field(default_factory=list)
     held_out: list[NDArray[np.bool_]] = field(default_factory=list)
@@ -74,31 +72,22 @@ class Selection:
         return _FOUR_LEVELS if self.four_levels else _THREE_LEVELS
 
 
-def select(
-    entries: Entries, recipe: Recipe, relations: Relations, *, always: NDArray[np.int64] | None = None
-) -> Selection:
-    """Sample the entries, keep the newest of each id, filter, and count tags on what is left.
+def select(entries: Entries, recipe: Recipe, relations: Relations) -> Selection:
+    """Keep the newest entry of each id, filter, and count tags on what is left.
 
     Entries without an id are counted, as in the reference run, but cannot be posts.
-
-    Args:
-        always: ids that are sampled whatever the recipe says: the posts of the dataset that is extended.
 
     Raises:
         InputError: `split.hold_out` names a tag that nothing carries.
     """
     ids = np.concatenate([_ids(chunk.open()) for chunk in entries.chunks] or [np.zeros(0, np.int64)])
-    sampled = _sample(ids, recipe.posts)
-    if always is not None:
-        sampled |= np.isin(ids, always)
-    superseded = _superseded(entries, ids, sampled)
-    selection = Selection(len(ids), int(sampled.sum()), np.zeros(len(entries.names), np.int64))
+    superseded = _superseded(entries, ids)
+    selection = Selection(np.zeros(len(entries.names), np.int64))
     held = _name_mask(entries.names, [relations.aliases.get(name, name) for name in recipe.split.hold_out])
     without = _name_mask(entries.names, recipe.posts.without)
 
     def one(chunk: Chunk) -> _Judged:
-        where = slice(chunk.first, chunk.first + chunk.rows)
-        return _judge(chunk, sampled[where], superseded[where], recipe.posts, held, without)
+        return _judge(chunk, superseded[chunk.first : chunk.first + chunk.rows], recipe.posts, held, without)
 
     rejected: list[Any] = []
     for chunk, judged in zip(entries.chunks, in_threads(one, entries.chunks), strict=True):
@@ -192,17 +181,6 @@ def label_posts(
     return arrow.ipc.open_file(arrow.memory_map(str(path))).read_all()
 
 
-def parents(entries: Entries) -> NDArray[np.int64]:
-    """All pairs (post, parent) [m, 2], of every entry, sampled or not."""
-    pairs = [np.zeros((0, 2), np.int64)]
-    for chunk in entries.chunks:
-        table = chunk.open()
-        parent = table["parent_id"].fill_null(0).to_numpy()
-        both = np.stack([_ids(table), parent], axis=1)
-        pairs.append(both[(both > 0).all(axis=1)])
-    return np.concatenate(pairs)
-
-
 def in_threads(function: Callable[[T], Any], items: Sequence[T]) -> Iterator[Any]:
     """`map` over a few threads, in order, never far ahead."""
     threads = os.cpu_count() or 1
@@ -242,7 +220,6 @@ class _Judged:
 
 def _judge(
     chunk: Chunk,
-    sampled: NDArray[np.bool_],
     superseded: NDArray[np.bool_],
     recipe: PostsRecipe,
     held: NDArray[np.bool_],
@@ -259,12 +236,12 @@ def _judge(
     if without.any():
         reason[(reason == 0) & _carries(starts, without[chunk.codes][local])] = len(why)
         why.append("carries a tag of posts.without")
-    counted = sampled & (reason == 0)
+    counted = reason == 0
     reason[counted & (ids == 0)] = 2
     held_out = _carries(starts, held[chunk.codes][local]) if held.any() else np.zeros(chunk.rows, bool)
     _, codes = take_rows(starts, local, np.flatnonzero(counted & ~held_out))
     rating = compute.value_counts(table["rating"].filter(arrow.array(counted))).to_pylist()
-    out = np.flatnonzero(sampled & (reason != 0))
+    out = np.flatnonzero(reason)
     return _Judged(
         used=counted & (ids > 0),
         held_out=held_out & counted & (ids > 0),
@@ -349,24 +326,9 @@ def _label(
     )
 
 
-def _sample(ids: NDArray[np.int64], recipe: PostsRecipe) -> NDArray[np.bool_]:
-    numbers = np.arange(len(ids), dtype=np.uint64)
-    if recipe.sample_by == "hash":
-        numbers = _mixed(np.where(ids > 0, ids.astype(np.uint64), numbers))
-    return np.asarray(numbers % np.uint64(recipe.every) == 0)
-
-
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014): neighbouring ids become unrelated."""
-    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _superseded(entries: Entries, ids: NDArray[np.int64], sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Sampled entries whose id another one has that was updated later; between equals the last in file order stays."""
-    rows = np.flatnonzero(sampled & (ids > 0))
+def _superseded(entries: Entries, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Entries whose id another one has that was updated later; between equals the last in file order stays."""
+    rows = np.flatnonzero(ids > 0)
     order = rows[np.argsort(ids[rows], kind="stable")]
     same = ids[order][1:] == ids[order][:-1]
     doubled = np.zeros(len(order), dtype=bool)

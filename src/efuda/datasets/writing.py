@@ -23,7 +23,7 @@ from efuda.datasets.neighbours import find_neighbours
 from efuda.datasets.packing import pack
 from efuda.datasets.report import Change, Findings, write_report
 from efuda.datasets.rows import take_rows, unpack
-from efuda.datasets.selection import REJECTED, parents
+from efuda.datasets.selection import REJECTED
 from efuda.datasets.sources import Found
 from efuda.datasets.splitting import SPLITS, Splits, group_posts, split_posts
 from efuda.errors import InputError
@@ -166,7 +166,7 @@ def inputs_of(
 
 def _split(read: Metadata, rows: NDArray[np.int64], pictures: Any, recipe: Recipe, base: Base | None) -> Accepted:
     ids = pictures["id"].to_numpy()
-    links = [parents(read.entries)]
+    links = [read.entries.parents]
     if recipe.split.near_duplicates is not None:
         pairs = find_neighbours(pictures["phash"].to_numpy(), recipe.split.near_duplicates)
         links.append(ids[pairs])

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
 from efuda.artifacts import Dataset, Marker, Model, Run, has_marker
 from efuda.errors import MismatchError
-from efuda.files import make_folder, write_text
+from efuda.files import make_folder, remove_unfinished, write_text
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe
 from efuda.training.exporting import export
@@ -49,8 +49,7 @@ def train(
         Stopped: `stop` said so; a checkpoint was kept.
         Diverged: the loss is no longer a number.
     """
-    for half_written in make_folder(out / "checkpoints").glob(".*.part"):
-        half_written.unlink()  # by a run that was killed
+    remove_unfinished(make_folder(out / "checkpoints"))
     if has_marker(out):
         return _finished(out, dataset, recipe)
     loop = Loop(dataset, out, recipe, progress=progress, stop=stop)

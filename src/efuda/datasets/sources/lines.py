@@ -1,4 +1,4 @@
-"""JSON files of posts: a record a line, an array, or one object; plain or compressed; cut into jobs of some 64 MB.
+"""JSON files of posts: a record a line, an array, or one object; plain or compressed; cut into jobs of up to 128 MB.
 
 A plain file is cut at newlines without being read. A compressed one is unpacked here, and its jobs carry their bytes.
 No line longer than `LONGEST` ever stands in memory whole.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import msgspec
+import numpy as np
 import pyarrow as arrow
+from numpy.typing import NDArray
 
-from efuda.datasets.entries import BadLine, Job, Parsed
+from efuda.datasets.entries import BadLine, Brief, Job, Parsed
 from efuda.datasets.sources.arrays import LinedRecords, records_start
 from efuda.datasets.sources.records import KINDS, Kind, kind_of
 from efuda.datasets.sources.unpacking import BOM, Readable, is_packed, open_unpacked, opened, read_some, stamp
@@ -27,8 +29,10 @@ __all__ = ["BLOCK", "LONGEST", "BrokenJob", "Contents", "LinesJob", "json_jobs",
 
 BLOCK: Final = 128 << 20  # large, since every block has its own list of names, and they have to be joined
 LONGEST: Final = 64 << 20
+_SMALL_BLOCK: Final = 8 << 20
 _CARRIED_BLOCK: Final = 32 << 20  # carried to the worker, so a few stand in memory
-_WINDOW: Final = 2 << 20  # decoded at once: small enough for the processor's cache
+_WINDOW: Final = 1 << 20  # decoded at once: small enough for the processor's cache
+_NEWLINE: Final = ord("\n")
 _HEAD: Final = 4 << 20
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError)
 _NOT_A_POST: Final = "a JSON object without any field of a post"
@@ -45,19 +49,40 @@ class LinesJob:
     length: int
     data: bytes | None = field(default=None, repr=False)
 
-    def read(self) -> Parsed:
-        """Decode the lines."""
+    def read(self, wanted: NDArray[np.bool_] | None = None) -> Parsed:
+        """Decode the lines: all, or those of a mask [lines]."""
         reader = _Lines(self.file, KINDS[self.kind])
-        if self.data is not None:
-            reader.windows(io.BytesIO(self.data), len(self.data), first=self.offset == 0)
-            return reader.parsed()
+        if wanted is None:
+            for window, ends in self._windows():
+                reader.window(window, len(ends))
+        else:
+            for window, lines in _gather(self._windows(), wanted):
+                reader.window(window, lines)
+        return reader.parsed()
+
+    def brief(self) -> Brief:
+        """Ids and parents; everything else of a line is skipped, unless one is not as it should be."""
+        kind = KINDS[self.kind]
+        briefs = [kind.brief(window, len(ends)) for window, ends in self._windows()]
+        if None in briefs:
+            return Brief.of(self.read().table)
+        ids, parents = zip(*briefs, strict=True) if briefs else ((), ())
+        none = np.zeros(0, np.int64)
+        return Brief(np.concatenate([none, *ids]), np.concatenate([none, *parents]), lined=True)
+
+    def _windows(self) -> Iterator[tuple[memoryview, NDArray[np.int64]]]:
+        """Whole lines and where each ends, some megabytes at a time, without the mark that may begin the file."""
+        first = self.offset == 0
         try:
-            with opened(self.file) as file:
-                file.seek(self.offset)
-                reader.windows(file, self.length, first=self.offset == 0)
+            with io.BytesIO(self.data) if self.data is not None else opened(self.file) as file:
+                if self.data is None:
+                    file.seek(self.offset)
+                for window, ends in _windows(file, self.length if self.data is None else len(self.data)):
+                    marked = len(BOM) if first and bytes(window[: len(BOM)]) == BOM else 0
+                    yield window[marked:], ends - marked
+                    first = False
         except OSError as error:
             raise MetadataError(f"{self.file} cannot be read ({error.strerror or error}). Check the disk.") from error
-        return reader.parsed()
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,7 @@ def json_jobs(file: str, kind: Kind, *, block: int = BLOCK, longest: int = LONGE
     if records_start(head.removeprefix(BOM)) or is_packed(file):
         yield from _streamed_jobs(file, kind, told, min(block, _CARRIED_BLOCK), longest)
     else:
+        block = min(block, max(_SMALL_BLOCK, stat(file).size // 16))  # something for every core
         for offset, length, fits in _ranges(file, block, longest):
             key = f"{told} {offset}+{length}"
             yield (
@@ -129,13 +155,7 @@ class _Lines:
         self._rows: list[Any] = []
         self.bad: list[BadLine] = []
 
-    def windows(self, stream: BinaryIO, length: int, *, first: bool) -> None:
-        """Take so many bytes of whole lines in; `first` says that they begin the file."""
-        for window, lines in _windows(stream, length):
-            marked = first and not self.lines and bytes(window[: len(BOM)]) == BOM
-            self._window(window[len(BOM) :] if marked else window, lines)
-
-    def _window(self, text: memoryview, lines: int) -> None:
+    def window(self, text: memoryview, lines: int) -> None:
         """Take whole lines in: all at once where they are sound."""
         try:
             table = self._kind.table(self._decoder.decode_lines(text))
@@ -232,23 +252,54 @@ def _newline_after(stream: BinaryIO, start: int, size: int, step: int = 1 << 20)
     return size
 
 
-def _windows(stream: Any, length: int) -> Iterator[tuple[memoryview, int]]:
-    """Whole lines and their number, some megabytes at a time, in one buffer: each is gone when the next comes."""
-    buffer, held = bytearray(2 * _WINDOW), 0
+def _windows(stream: Any, length: int) -> Iterator[tuple[memoryview, NDArray[np.int64]]]:
+    """Whole lines and where each ends, some megabytes at a time, in one buffer: each is gone when the next comes."""
+    buffer: Any = np.zeros(2 * _WINDOW, np.uint8)
+    held = 0
+    marks = np.empty(len(buffer) + 8, np.bool_)
     while length > 0:
         if held + _WINDOW > len(buffer):  # a long line
-            buffer = buffer + bytearray(len(buffer))
+            buffer = np.concatenate([buffer, np.zeros_like(buffer)])
+            marks = np.empty(len(buffer) + 8, np.bool_)
         got = stream.readinto(memoryview(buffer)[held : held + min(_WINDOW, length)])
         if not got:
             break
         length, full = length - got, held + got
-        end = buffer.rfind(b"\n", 0, full) + 1
+        np.equal(buffer[:full], _NEWLINE, out=marks[:full])
+        marks[full : full + 8] = False
+        ends = _places(marks[: -(-full // 8) * 8]) + 1
+        end = int(ends[-1]) if len(ends) else 0
         if end:
-            yield memoryview(buffer)[:end], buffer.count(b"\n", 0, end)
-            buffer[: full - end] = buffer[end:full]
+            yield memoryview(buffer)[:end], ends
+            buffer[: full - end] = buffer[end:full].copy()
         held = full - end
     if held:
-        yield memoryview(buffer)[:held], 1
+        yield memoryview(buffer)[:held], np.array([held])
+
+
+def _places(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where marks stand, which are few among many: eight are looked at at a time, and their number is a multiple."""
+    hit = np.flatnonzero(marks.view(np.uint64) != 0)
+    at, within = np.nonzero(marks.reshape(-1, 8)[hit])
+    return np.asarray(hit[at] * 8 + within)
+
+
+def _gather(
+    windows: Iterable[tuple[memoryview, NDArray[np.int64]]], wanted: NDArray[np.bool_]
+) -> Iterator[tuple[memoryview, int]]:
+    """The wanted lines and their number, as many at a time as make a window."""
+    at, size, lines = 0, 0, list[bytes]()
+    for window, ends in windows:
+        some = np.flatnonzero(wanted[at : at + len(ends)])
+        starts = np.concatenate([[0], ends])[some]
+        lines += [bytes(window[start:end]) for start, end in zip(starts.tolist(), ends[some].tolist(), strict=True)]
+        size += int((ends[some] - starts).sum())
+        at += len(ends)
+        if size >= _WINDOW:
+            yield memoryview(b"".join(lines)), len(lines)
+            size, lines = 0, []
+    if lines:
+        yield memoryview(b"".join(lines)), len(lines)
 
 
 def _streamed_jobs(file: str, kind: Kind, told: str, block: int, longest: int) -> Iterator[Job]:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as arrow
 import pyarrow.compute as compute
+from numpy.typing import NDArray
 
 from efuda.datasets.entries import CATEGORIES, entry_table, split_words
 
@@ -92,6 +93,17 @@ class _Gelbooru(msgspec.Struct, gc=False):
     tags: str | None = None
 
 
+class _Brief(msgspec.Struct, gc=False):
+    """What sampling asks of a record of any kind, and `name`, which no post has."""
+
+    id: int | None = None
+    parent_id: int | None = None
+    name: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_BRIEF: Final = msgspec.json.Decoder(_Brief, strict=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One shape of record; `marks` are fields of which a record of this kind has at least one."""
@@ -104,6 +116,19 @@ class Kind:
     def table(self, rows: Sequence[Any]) -> Any:
         """Decoded rows as a table `ENTRY`."""
         return entry_table(len(rows), dict(self.columns(rows)))
+
+    def brief(self, text: memoryview, lines: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Ids and parents of so many lines, 0 for no parent; None where not each of them plainly is a post."""
+        try:
+            rows = _BRIEF.decode_lines(text)
+            ids = np.array([row.id for row in rows], np.int64)
+            parents = np.array([row.parent_id or 0 for row in rows], np.int64)
+            if np.frombuffer(text, np.uint8).max(initial=0) > 127:  # nobody else asks whether what is skipped is sound
+                str(text, "utf-8")
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+            return None
+        plain = len(rows) == lines and (ids > 0).all() and all(row.name is msgspec.UNSET for row in rows)
+        return (ids, np.maximum(parents, 0)) if plain else None
 
     def has_tags(self, row: Any) -> bool:
         """Whether a row has any field of tags, empty or not."""
