@@ -34,8 +34,11 @@ FLAGS: dict[str, set[str]] = {
     },
     "train": {"--out", "--recipe", "-r", "--set", "--json"},
     "export": {"--out", "--checkpoint", "--json"},
-    "calibrate": {"--json"},
-    "evaluate": {"--split", "--minimum-positives", "--out", "--json"},
+    "calibrate": {"--policy", "--split", "--workers", "--json"},
+    "evaluate": {
+        *("--split", "--minimum-positives", "--policy", "--against", "--diligent", "--labels", "--workers", "--out"),
+        "--json",
+    },
     "tag": {
         *("--model", "-m", "--to", "--out", "--threshold", "--replace", "--no-replace", "--batch", "--dry-run"),
         "--json",

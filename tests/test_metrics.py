@@ -7,9 +7,27 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    average_precision_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 
-from efuda.metrics import ScoreHistogram
+from efuda.errors import InputError
+from efuda.metrics import (
+    Decisions,
+    ExactScores,
+    ScoreHistogram,
+    TopK,
+    calibration_errors,
+    decades,
+    log_losses,
+    maximum_cut,
+    reliability,
+)
 
 TAGS = 7
 
@@ -166,3 +184,190 @@ def test_measuring_between_batches_changes_nothing(scores: NDArray[np.float32], 
     histogram.counts(0.5)
     histogram.update(scores[100:], labels[100:])
     assert np.array_equal(histogram.counts(0.5).tp, filled(scores, labels).counts(0.5).tp)
+
+
+# Further measures
+
+
+def as_pairs(labels: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    pictures, tags = np.nonzero(labels)
+    return pictures, tags
+
+
+def test_labels_may_be_pairs_in_any_order(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> None:
+    order = np.random.default_rng(2).permutation(int(labels.sum()))
+    pictures, tags = (part[order] for part in as_pairs(labels))
+    sparse = ScoreHistogram(TAGS)
+    sparse.update(scores, (pictures, tags.astype(np.int32)))
+    for name, value in filled(scores, labels).state().items():
+        assert np.array_equal(sparse.state()[name], value)
+
+
+def test_parts_of_several_processes_add_up_exactly(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> None:
+    whole, merged = filled(scores, labels), filled(scores[:150], labels[:150])
+    merged.merge(filled(scores[150:], labels[150:]))
+    first, second = (filled(scores[rows], labels[rows]).state() for rows in (slice(150), slice(150, None)))
+    reduced = ScoreHistogram.from_state({name: first[name] + second[name] for name in first})
+    for one in (merged, reduced):
+        assert one.pictures == 400
+        assert all(np.array_equal(one.state()[name], value) for name, value in whole.state().items())
+
+
+def test_more_than_65535_pictures() -> None:
+    histogram = ScoreHistogram(1)
+    for _ in range(3):
+        histogram.update(np.full((30_000, 1), 0.7, np.float32), np.ones((30_000, 1), bool))
+    assert histogram.counts(0.5).tp.tolist() == [90_000]
+    assert ScoreHistogram.from_state(histogram.state()).counts(0.7).tp.tolist() == [90_000]
+    once_more = filled(np.full((40_000, 1), 0.7, np.float32), np.ones((40_000, 1), bool))
+    once_more.merge(once_more)
+    assert once_more.positives.tolist() == [80_000]
+
+
+def test_scores_that_are_no_probabilities_are_refused() -> None:
+    for wrong in (1.5, -0.1, float("nan")):
+        scores = np.array([[0.5, wrong]], dtype=np.float32)
+        with pytest.raises(InputError, match="output 1 are not all between 0 and 1"):
+            ScoreHistogram(2).update(scores, np.zeros((1, 2), bool))
+    negative_zero = filled(np.array([[-0.0]], np.float32), np.array([[True]]))
+    assert negative_zero.counts(0.001).tp.tolist() == [0]
+
+
+def test_at_an_infinite_threshold_nothing_is_predicted() -> None:
+    counts = filled(np.array([[1.0, 1.0]], np.float32), np.array([[True, True]])).counts(np.array([np.inf, 1.0]))
+    assert (counts.tp.tolist(), counts.fn.tolist()) == ([0, 1], [1, 0])
+
+
+def test_roc_auc_by_hand_and_as_scikit_learn(labels: NDArray[np.bool_]) -> None:
+    # Of 2 × 2 pairs: 0.9 beats both, 0.5 ties with one and beats the other: 3.5 of 4.
+    scores = np.array([[0.9], [0.5], [0.5], [0.1]], dtype=np.float32)
+    hand = np.array([[True], [True], [False], [False]])
+    assert filled(scores, hand).roc_auc().tolist() == [3.5 / 4]
+    scores = (np.random.default_rng(9).integers(0, 1001, labels.shape) / 1000).astype(np.float32)
+    mine = filled(scores, labels).roc_auc()
+    for tag in np.flatnonzero(labels.any(axis=0)):
+        assert mine[tag] == pytest.approx(roc_auc_score(labels[:, tag], scores[:, tag]), abs=1e-9)
+    assert math.isnan(mine[3])
+
+
+def realistic(pictures: int, tags: int, seed: int = 3) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Rare tags with scores near 0, as a tagger gives them."""
+    rng = np.random.default_rng(seed)
+    often = np.exp(rng.uniform(np.log(0.002), np.log(0.2), tags))
+    labels = rng.random((pictures, tags)) < often
+    logits = rng.normal(np.log(often / (1 - often)) - 1.5, 1.8, (pictures, tags)) + 4.0 * labels
+    return (1 / (1 + np.exp(-logits))).astype(np.float32), labels
+
+
+def test_average_precision_in_bins_is_within_a_thousandth_of_scikit_learn() -> None:
+    scores, labels = realistic(3000, 120)
+    carried = labels.any(axis=0)
+    theirs = average_precision_score(labels[:, carried], scores[:, carried])
+    assert filled(scores, labels).mean_average_precision() == pytest.approx(theirs, abs=1e-3)
+    aucs = roc_auc_score(labels[:, carried], scores[:, carried])
+    assert np.nanmean(filled(scores, labels).roc_auc()) == pytest.approx(aucs, abs=1e-3)
+
+
+def test_exact_ranks_equal_scikit_learn(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> None:
+    drawn, truth = realistic(700, 90)
+    for given, true in ((scores, labels), (drawn, truth)):
+        exact = ExactScores(given.shape[1])
+        for rows in np.array_split(np.arange(len(given)), 7):
+            exact.update(given[rows], true[rows])
+        precision, auc = exact.average_precision(), exact.roc_auc()
+        for tag in range(given.shape[1]):
+            if not true[:, tag].any():
+                assert math.isnan(precision[tag]) and math.isnan(auc[tag])
+                continue
+            assert precision[tag] == pytest.approx(average_precision_score(true[:, tag], given[:, tag]), abs=1e-9)
+            assert auc[tag] == pytest.approx(roc_auc_score(true[:, tag], given[:, tag]), abs=1e-9)
+
+
+def test_reliability_by_hand() -> None:
+    # Groups of a tenth: two scores near 0.25, one of them true; one of 0.85, true.
+    scores = np.array([[0.25], [0.26], [0.85]], dtype=np.float32)
+    found = reliability(filled(scores, np.array([[True], [False], [True]])), groups=10)
+    assert found.count.tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 1, 0]
+    assert found.score[[2, 8]] == pytest.approx([0.255, 0.85], abs=6e-4)
+    assert found.observed[[2, 8]].tolist() == [0.5, 1.0]
+    assert found.error == pytest.approx((2 * abs(0.5 - 0.255) + abs(1 - 0.85)) / 3, abs=6e-4)
+    assert math.isnan(found.score[0])
+
+
+def test_reliability_and_loss_as_scikit_learn() -> None:
+    scores, labels = realistic(2000, 40)
+    histogram = filled(scores, labels)
+    table = reliability(histogram)
+    some = table.count > 0
+    observed, said = calibration_curve(labels.ravel(), scores.ravel(), n_bins=20)
+    assert table.observed[some] == pytest.approx(observed, abs=1e-9)
+    assert table.score[some] == pytest.approx(said, abs=5e-4)
+    losses, errors = log_losses(histogram), calibration_errors(histogram)
+    for tag in np.flatnonzero(labels.any(axis=0)):
+        assert losses[tag] == pytest.approx(log_loss(labels[:, tag], scores[:, tag]), rel=2e-3)
+        own = filled(scores[:, [tag]], labels[:, [tag]])
+        assert errors[tag] == pytest.approx(reliability(own).error)
+
+
+def test_by_picture_by_hand_and_as_scikit_learn(labels: NDArray[np.bool_], scores: NDArray[np.float32]) -> None:
+    decisions = Decisions(3)
+    predicted = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=bool)
+    decisions.update(predicted, np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=bool))
+    found = decisions.by_picture().mean()
+    assert (found.precision, found.recall, found.f1) == (0.25, 0.25, 0.25)
+    assert (found.pictures, found.without_labels) == (2, 1)
+    kept = labels.any(axis=1)
+    decisions = Decisions(TAGS)
+    for rows in np.array_split(np.arange(400), 9):
+        decisions.update(scores[rows] >= 0.35, labels[rows])
+    theirs = precision_recall_fscore_support(labels[kept], scores[kept] >= 0.35, average="samples", zero_division=0)
+    mine = decisions.by_picture().mean()
+    assert (mine.precision, mine.recall, mine.f1) == pytest.approx(theirs[:3], abs=1e-9)
+    assert np.array_equal(decisions.counts().tp, filled(scores, labels).counts(0.35).tp)
+
+
+def test_decisions_of_several_processes(labels: NDArray[np.bool_], scores: NDArray[np.float32]) -> None:
+    whole, first, second = (Decisions(TAGS) for _ in range(3))
+    for decisions, rows in ((whole, slice(None)), (first, slice(130)), (second, slice(130, None))):
+        decisions.update(scores[rows] >= 0.4, labels[rows])
+    first.merge(second)
+    assert first.pictures == 400
+    for mine, theirs in zip(first.pairs(), whole.pairs(), strict=True):
+        assert {*zip(*mine, strict=True)} == {*zip(*theirs, strict=True)}
+
+
+def test_maximum_cut_by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.2, 0.1], [0.5, 0.1, 0.05, 0.0], [1.0, 0.5, 0.0, 0.0]], dtype=np.float32)
+    assert maximum_cut(scores).tolist() == pytest.approx([0.5, 0.3, 0.75])
+    assert maximum_cut(np.array([[0.2]], np.float32)).tolist() == [0.0]
+
+
+def test_top_by_hand_and_as_scikit_learn() -> None:
+    top = TopK(4, ks=(1, 2, 9))
+    scores = np.array([[0.9, 0.8, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.5, 0.5]], dtype=np.float32)
+    top.update(scores, np.array([[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], dtype=bool))
+    one, two, four = top.scores()
+    assert (one.k, one.hit, one.precision, one.pictures) == (1, 0.5, 0.5, 2)
+    assert (two.k, two.hit, two.precision) == (2, 1.0, 0.75)
+    assert (four.k, four.hit, four.precision) == (4, 1.0, 3 / 8)
+    rng = np.random.default_rng(4)
+    scores, truth = rng.random((300, 12), dtype=np.float32), rng.integers(0, 12, 300)
+    single, other = TopK(12), TopK(12)
+    single.update(scores[:100], (np.arange(100), truth[:100]))
+    other.update(scores[100:], (np.arange(200), truth[100:]))
+    single.merge(other)
+    for found in single.scores():
+        expected = top_k_accuracy_score(truth, scores, k=found.k, labels=range(12))
+        assert found.hit == pytest.approx(expected, abs=1e-9)
+        assert found.precision == pytest.approx(expected / found.k, abs=1e-9)
+
+
+def test_decades_by_hand() -> None:
+    found = decades([3, 10, 99, 100, 1000, 0])
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "1,000–9,999": [4],
+        "100–999": [3],
+        "10–99": [1, 2],
+        "1–9": [0],
+        "0": [5],
+    }

@@ -26,11 +26,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from efuda.errors import ArtifactError, ImageError, MismatchError, MissingExtra
 from efuda.files import replacing, write_json
+from efuda.metrics import Calibration
 from efuda.places import join, read_bytes
 from efuda.preprocess import Preprocess
 from efuda.vocabulary import Category, Tag, Vocabulary
 
 __all__ = [
+    "CALIBRATED",
+    "CALIBRATION",
     "FORMAT",
     "MARKER",
     "OTHER_HEAD",
@@ -49,6 +52,9 @@ MARKER: Final = "efuda.json"
 FORMAT: Final = 1
 THRESHOLDS: Final = "tag_thresholds.csv"
 OTHER_HEAD: Final = "other_head.npz"
+CALIBRATION: Final = "calibration.npz"
+CALIBRATED: Final = "calibration.json"
+_MEASURED: Final = ("precision", "recall", "f1", "precision_low", "precision_high", "f1_low", "f1_high")
 
 _NEXT: Final = {
     "dataset": "make one with: efuda prepare METADATA --images DIR --out DATASET",
@@ -257,7 +263,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TagThreshold:
-    """Where one tag is said to be present, fitted on validation; `positives` is the support it was fitted on."""
+    """Where one tag is said to be present, fitted on validation; `positives` is the support it was fitted on.
+
+    Attributes:
+        threshold: infinite where no threshold keeps what the policy asks for: the tag is never predicted.
+        precision_low, precision_high, f1_low, f1_high: 95 % intervals on validation; NaN where they are not known.
+    """
 
     name: str
     threshold: float
@@ -265,6 +276,10 @@ class TagThreshold:
     precision: float
     recall: float
     f1: float
+    precision_low: float = float("nan")
+    precision_high: float = float("nan")
+    f1_low: float = float("nan")
+    f1_high: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -302,7 +317,7 @@ class Model:
                     row["name"],
                     float(row["threshold"]),
                     int(row["positives"]),
-                    *(float(row[key]) for key in ("precision", "recall", "f1")),
+                    *(float(row.get(key) or "nan") for key in _MEASURED),
                 )
                 for row in csv.DictReader(file)
             ]
@@ -310,13 +325,40 @@ class Model:
             raise MismatchError(f"{path} lists other tags than the model. Run: efuda calibrate {self.root} DATASET")
         return rows
 
+    def calibrated_on(self) -> str | None:
+        """The split that the thresholds were fitted on; None before `efuda calibrate`."""
+        if not (self.root / THRESHOLDS).is_file():
+            return None
+        path = self.root / CALIBRATED
+        if not path.is_file():
+            return "validation"  # models calibrated before there was a choice
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["split"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} is damaged ({error}). Run: efuda calibrate {self.root} DATASET") from error
+
+    def calibration(self) -> Calibration | None:
+        """What turns scores into probabilities; None before `efuda calibrate`, or where it was told not to fit it.
+
+        Raises:
+            ArtifactError: the file is damaged.
+            MismatchError: it belongs to other tags.
+        """
+        path = self.root / CALIBRATION
+        if not path.is_file() or not (self.root / THRESHOLDS).is_file():  # a new export takes the thresholds away
+            return None
+        found = Calibration.read(path)
+        if found.names != self.vocabulary.names:
+            raise MismatchError(f"{path} lists other tags than the model. Run: efuda calibrate {self.root} DATASET")
+        return found
+
     def write_thresholds(self, rows: Sequence[TagThreshold]) -> None:
         """Store what `calibrate` fitted, whole or not at all."""
         with replacing(self.root / THRESHOLDS) as beside, beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["name", "category", "threshold", "positives", "precision", "recall", "f1"])
+            writer.writerow(["name", "category", "threshold", "positives", *_MEASURED])
             for tag, row in zip(self.vocabulary, rows, strict=True):
-                numbers = [f"{value:.6g}" for value in (row.precision, row.recall, row.f1)]
+                numbers = [f"{getattr(row, name):.6g}" for name in _MEASURED]
                 writer.writerow([row.name, int(tag.category), f"{row.threshold:.6g}", row.positives, *numbers])
 
 

@@ -18,6 +18,7 @@ Recipe = Annotated[str | None, typer.Option("--recipe", "-r", help="A recipe by 
 Set = Annotated[list[str], typer.Option("--set", help="Override one key: section.key=value. May be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that decode pictures; one a core by default.")]
+ModelWorkers = Annotated[int, typer.Option("--workers", min=1, help="Processes that run the model.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -106,15 +107,18 @@ def train(
     """Train a tagger on a dataset.
 
     Ctrl-C keeps a checkpoint. The same command goes on from the last one, and ends with the same weights as a run
-    that was never stopped.
+    that was never stopped. Several GPUs: torchrun --nproc-per-node 4 -m efuda train ...
     """
     from efuda.artifacts import Dataset
     from efuda.recipes import load_recipe
+    from efuda.training import is_main
     from efuda.training import train as stage
 
     wanted = load_recipe(recipe, set_)
     with stop_on_signal() as stop, output.progress() as progress:
         run = stage(Dataset.open(dataset), out, wanted, progress=progress, stop=stop)
+    if not is_main():
+        return
     test = run.marker.counts["test_at_0.5"]
     text = f"Test split, threshold 0.5: {_scores(test)}\nReport: {out / 'report.html'}"
     output.result(
@@ -144,19 +148,41 @@ def export(
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A model made by efuda export.", show_default=False)],
     dataset: Annotated[Path, typer.Argument(help="The dataset it was trained on.", show_default=False)],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="per-tag, per-category, micro-f1, macro-f1, p=r, precision>=0.95 or fixed=0.35.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="What to fit on; never train or test.")] = "validation",
+    workers: ModelWorkers = 1,
     json: Json = False,
 ) -> None:
-    """Fit the thresholds at which each tag is said to be present, on the validation split only."""
-    from efuda.artifacts import Dataset, Model
+    """Fit the thresholds at which each tag is said to be present, on the validation split only.
+
+    What turns scores into probabilities is fitted beside them, and stored in the model too.
+    """
+    import json as plain
+
+    from efuda.artifacts import CALIBRATED, THRESHOLDS, Dataset, Model
     from efuda.evaluation import calibrate as stage
 
     with output.progress() as progress:
-        fitted = stage(Model.open(model), Dataset.open(dataset), progress=progress)
-    rows = fitted.thresholds() or []
-    text = f"{len(rows):,} thresholds in {model / 'tag_thresholds.csv'}."
-    output.result({"tags": len(rows), "out": str(model / "tag_thresholds.csv")}, as_json=json, text=text)
-    if not json:
-        output.say(f"Next: efuda evaluate {model} {dataset}")
+        fitted = stage(
+            Model.open(model), Dataset.open(dataset), policy=policy, split=split, workers=workers, progress=progress
+        )
+    said = plain.loads((fitted.root / CALIBRATED).read_text(encoding="utf-8"))
+    text = f"{said['tags']:,} thresholds ({said['policy']}) in {model / THRESHOLDS}."
+    output.result({**said, "out": str(model / THRESHOLDS)}, as_json=json, text=text)
+    if json:
+        return
+    if said["never_predicted"]:
+        output.say(
+            f"{said['never_predicted']:,} tags have no threshold: on {said['pictures']:,} pictures none surely keeps "
+            "what the policy asks for, so they are never predicted."
+        )
+    output.say(f"Next: efuda evaluate {model} {dataset}")
 
 
 def evaluate(
@@ -164,27 +190,75 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="The dataset it was trained on.", show_default=False)],
     split: Annotated[str, typer.Option(help="test, validation, train or unseen.")] = "test",
     minimum_positives: Annotated[int, typer.Option(min=1, help="Leave rarer tags out of macro means and mAP.")] = 1,
+    policy: Annotated[
+        list[str], typer.Option(help="A further threshold policy, fitted on validation; or mcut. May be repeated.")
+    ] = [],  # noqa: B006
+    against: Annotated[
+        list[Path], typer.Option(help="Another model, ours or WD's, to compare with. May be repeated.")
+    ] = [],  # noqa: B006
+    diligent: Annotated[
+        bool, typer.Option("--diligent", help="Measure the fifth of the posts with the most labels, too.")
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV of clean labels (id,tags); measure its posts against them, too.")
+    ] = None,
+    workers: ModelWorkers = 1,
     out: Annotated[Path | None, typer.Option(help="Where the report goes; MODEL/evaluation-SPLIT by default.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure a model on a split that it has not learned from."""
+    """Measure a model on a split that it has not learned from, with 95 % intervals, and against others."""
     from efuda.artifacts import Dataset, Model
+    from efuda.evaluation import Plan
     from efuda.evaluation import evaluate as stage
 
+    plan = Plan(policies=policy, against=against, diligent=diligent, labels=labels, workers=workers)
     with output.progress() as progress:
         found = stage(
             Model.open(model),
             Dataset.open(dataset),
             split=split,
             minimum_positives=minimum_positives,
+            plan=plan,
             progress=progress,
         )
     page = found.write(out or model / f"evaluation-{split}")
     summary = found.summary()
-    lines = [f"{found.pictures:,} pictures, mAP {found.map:.4f} over {summary['tags_in_macro']} tags"]
-    named = {"threshold 0.5": summary["at_0.5"], "calibrated": summary["calibrated"]}
-    lines += [f"{name:<14} {_scores(one)}" for name, one in named.items() if one]
-    output.result({**summary, "report": str(page)}, as_json=json, text="\n".join([*lines, f"Report: {page}"]))
+    output.result(
+        {**summary, "report": str(page)}, as_json=json, text="\n".join([*_measured(summary), f"Report: {page}"])
+    )
+
+
+def _measured(summary: dict[str, Any]) -> Iterator[str]:
+    for name, one in {"": summary, **summary["harnesses"]}.items():
+        said = f" of the harness {name!r}" if name else ""
+        yield f"{one['pictures']:,} pictures{said}, mAP {_sure(one, 'map')} over {summary['tags_in_macro']} tags"
+        rules = {"threshold 0.5": one["at_0.5"], "calibrated": one["calibrated"], **one["policies"]}
+        for rule, scores in rules.items():
+            if scores:
+                yield f"{rule:<16} {_scores(scores)}   F1 {_range(scores['intervals']['micro_f1'])} and " + _range(
+                    scores["intervals"]["macro_f1"]
+                )
+    for one in summary["compared"]:
+        yield f"Against {one['model']}, on {one['tags']:,} tags in common:"
+        rules = {name: found for name, found in one.items() if isinstance(found, dict) and name != "map"}
+        rows = {"mAP": one["map"], **{f"{key}, {rule}": some[key] for rule, some in rules.items() for key in _F1}}
+        for name, row in rows.items():
+            yield f"  {name:<28} {_number(row['difference'], '+')} {_range(row['interval'], '+')}"
+
+
+_F1 = ("micro_f1", "macro_f1")
+
+
+def _sure(scores: dict[str, Any], key: str) -> str:
+    return f"{_number(scores[key])} {_range(scores[f'{key}_interval'])}"
+
+
+def _range(bounds: list[float | None], sign: str = "") -> str:
+    return f"({_number(bounds[0], sign)} to {_number(bounds[1], sign)})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.4f}"
 
 
 def demo(
@@ -212,7 +286,8 @@ def _funnel(funnel: dict[str, int]) -> str:
 
 
 def _scores(scores: Any) -> str:
-    return (
-        f"micro P {scores['micro_precision']:.4f} R {scores['micro_recall']:.4f} F1 {scores['micro_f1']:.4f}   "
-        f"macro P {scores['macro_precision']:.4f} R {scores['macro_recall']:.4f} F1 {scores['macro_f1']:.4f}"
-    )
+    micro, macro = ([_number(scores[f"{kind}_{key}"]) for key in _PARTS] for kind in ("micro", "macro"))
+    return f"micro P {micro[0]} R {micro[1]} F1 {micro[2]}   macro P {macro[0]} R {macro[1]} F1 {macro[2]}"
+
+
+_PARTS = ("precision", "recall", "f1")

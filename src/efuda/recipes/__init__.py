@@ -130,10 +130,33 @@ class ModelRecipe(_Section):
         default="IMAGENET1K_V2",
         description="a torchvision name, 'pretrained' (timm's), a file, 'package:NAME', or 'none' for random",
     )
+    init_from: str | None = Field(
+        default=None,
+        description="a run of efuda to begin with, instead of weights: tags it knows keep what they learned",
+    )
     size: int = Field(default=512, ge=16, description="side of the square input in pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    head: Literal["linear", "ml-decoder"] = Field(
+        default="linear", description="ml-decoder: attention over the feature map, for tens of thousands of tags"
+    )
+    decoder_width: int = Field(default=768, ge=8, description="of the ml-decoder, in features")
+    decoder_groups: int = Field(default=100, ge=1, description="queries of the ml-decoder; each answers for some tags")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="before the classifier")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
+
+
+class LabelsRecipe(_Section):
+    """How far the absence of a tag is believed: people tag what they see first, and not everything."""
+
+    few_tags: int = Field(default=0, ge=0, description="a post with fewer labels is taken as incompletely tagged")
+    few_weight: float = Field(default=1.0, ge=0, le=1, description="weight of what an incomplete post does not carry")
+    exclusive: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="groups of which a post has one, as eye colours: the others are then surely absent"
+    )
+    open_weight: float = Field(
+        default=1.0, ge=0, le=1, description="weight of the tags of a group of which a post carries none"
+    )
 
 
 class AugmentRecipe(_Section):
@@ -143,45 +166,100 @@ class AugmentRecipe(_Section):
     rotate: float = Field(default=0.0, ge=0, le=180, description="up to so many degrees either way")
     scale: tuple[float, float] = Field(default=(1.0, 1.0), description="zoom range")
     shift: float = Field(default=0.0, ge=0, le=0.5, description="up to this part of the side, both ways")
+    crop: float = Field(default=0.0, ge=0, lt=1, description="cut away up to this part of the side, anywhere")
+    colour: float = Field(
+        default=0.0, ge=0, lt=1, description="range of brightness, contrast and saturation; never hue"
+    )
+    cutout: float = Field(default=0.0, ge=0, lt=1, description="side of a square that is greyed, as part of the side")
+    mixup: float = Field(default=0.0, ge=0, description="alpha of the share in which two pictures are blended; 0: none")
+    filters: tuple[Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"], ...] = Field(
+        default=(), description="resize with one of these at random; empty: as the model is used"
+    )
+    flip_swaps: tuple[tuple[str, str], ...] = Field(default=(), description="pairs of tags that a mirror exchanges")
+    flip_unknown: tuple[str, ...] = Field(default=(), description="tags that say nothing of a mirrored picture")
+    crop_unknown: tuple[str, ...] = Field(
+        default=(), description="tags that say nothing of a cropped or turned picture"
+    )
 
 
 class LossRecipe(_Section):
-    """Binary cross-entropy on logits."""
+    """What a wrong answer costs; docs/recipes.md says which for what."""
 
+    kind: Literal["bce", "focal", "asl", "hill", "splc"] = "bce"
     reduction: Literal["mean", "sum"] = Field(default="mean", description="over tags; both are averaged over pictures")
+    tag_weights: Literal["none", "log"] = Field(
+        default="none", description="log: 1 / (log count / log of the rarest count in the category)"
+    )
+    gamma_positive: float = Field(default=0.0, ge=0, description="asl, focal: how much sure answers are discounted")
+    gamma_negative: float = Field(default=4.0, ge=0, description="asl, focal: the same where the tag is absent")
+    clip: float = Field(default=0.05, ge=0, lt=1, description="asl: below this probability an absence costs nothing")
+    alpha: float = Field(default=0.5, gt=0, lt=1, description="focal: share of the positives")
+    margin: float = Field(default=1.0, ge=0, description="hill, splc: by how much a positive must be sure")
+    believe: float = Field(default=0.6, gt=0, lt=1, description="splc: from here a missing label is taken as present")
+    believe_from: int = Field(default=1, ge=0, description="splc: after so many epochs")
 
 
 class TrainRecipe(_Section):
     """The optimiser and its schedule."""
 
     epochs: int = Field(default=10, ge=1)
-    batch: int = Field(default=16, ge=1, description="pictures a step, over all devices")
-    optimizer: Literal["adam", "adamw"] = "adam"
+    batch: int = Field(default=16, ge=1, description="pictures a step, over all devices and micro-batches")
+    micro_batch: int | Literal["auto"] | None = Field(
+        default=None, description="pictures at once on a device; auto: as many as fit; none: all of them"
+    )
+    optimizer: Literal["adam", "adamw", "lamb"] = "adam"
     learning_rate: float = Field(default=0.001, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0, description="not on norms and biases")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine falls to 1 % of the rate")
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of the steps in which the rate rises linearly")
+    clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
+    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        default="constant", description="cosine falls to 1 % of the rate, one-cycle to 1/250,000"
+    )
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of the steps in which the rate rises")
     head_rate: float = Field(default=1.0, gt=0, description="the new classifier's rate, as a multiple")
     ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
+    sizes: tuple[tuple[float, int], ...] = Field(
+        default=(), description="progressive resolution: [up to this part of the epochs, side in pixels], rising"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: fp16 on CUDA, fp32 elsewhere"
     )
     channels_last: bool = True
+    compile: bool = Field(default=False, description="torch.compile the network")
     workers: int | None = Field(default=None, ge=0, description="loader processes; none: one a core")
     checkpoint_minutes: float = Field(default=15.0, gt=0, description="between checkpoints within an epoch")
+    keep: int = Field(default=2, ge=1, description="how many of the last checkpoints stay")
     select: Literal["micro_f1", "macro_f1", "map", "loss"] = Field(
         default="micro_f1", description="decides which epoch is best"
     )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        default=(), description="where the log goes besides log.jsonl, through accelerate"
+    )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _rising(self) -> TrainRecipe:
+        parts = [part for part, _ in self.sizes]
+        if parts != sorted(parts) or any(not 0 < part < 1 for part in parts):
+            raise ValueError("sizes must be [part, side] with parts between 0 and 1, rising")
+        return self
 
 
 class CalibrateRecipe(_Section):
     """How thresholds are fitted, on validation only."""
 
-    policy: Literal["per-tag", "per-category", "global"] = "per-tag"
+    policy: str = Field(
+        default="per-tag",
+        pattern=r"^(per-tag|per-category|micro-f1|global|macro-f1|p=r|fixed(=(0?\.\d+|0|1))?|precision>=(0?\.\d+|1))$",
+        description="per-tag, per-category, micro-f1 (or global), macro-f1, p=r, precision>=0.95, fixed=0.35",
+    )
     shrink: float = Field(
         default=10.0, ge=0, description="positives at which a tag's own fit and its category's weigh the same"
     )
+    confidence: float = Field(
+        default=0.9, ge=0.5, lt=1, description="how sure precision>=… must be, one-sided; 0.5: as measured"
+    )
+    probabilities: bool = Field(default=True, description="fit what turns scores into probabilities, too")
 
 
 class Recipe(_Section):
@@ -192,6 +270,7 @@ class Recipe(_Section):
     images: ImagesRecipe = ImagesRecipe()
     split: SplitRecipe = SplitRecipe()
     model: ModelRecipe = ModelRecipe()
+    labels: LabelsRecipe = LabelsRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe()
     train: TrainRecipe = TrainRecipe()
