@@ -25,6 +25,8 @@ bench: $(VENV)/.dev ## every benchmark; the figures seen are in docs/benchmarks.
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/neighbours.py --kind random
+	$(BIN)/python benchmarks/metrics.py
+	@test -d demo/dataset && $(BIN)/python benchmarks/train.py --demo demo || echo "make demo first, for benchmarks/train.py"
 
 clean: ## remove the environments, caches and the demo's results
 	rm -rf $(VENV) .venv-peers demo dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image, ImageDraw
 
 from efuda.artifacts import Dataset, Model, Run
 from efuda.recipes import Recipe, load_recipe
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads
 
 COLOURS = {"red": (210, 40, 50), "green": (40, 160, 70), "blue": (50, 80, 220), "white": (250, 250, 250)}
 SHAPES = ("circle", "square", "triangle")

@@ -12,7 +12,7 @@ import typer.main
 
 from efuda.artifacts import Dataset, Model, Run
 from efuda.cli import app
-from efuda.recipes import load_recipe, recipe_names, recipe_text
+from efuda.recipes import Recipe, load_recipe, recipe_names, recipe_text
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,9 +52,18 @@ def test_links_lead_somewhere() -> None:
 def test_recipes_open_with_command_hardware_and_expectation(name: str) -> None:
     head = recipe_text(name).split("[", 1)[0]
     assert head.startswith(f"# {name}: ")
-    for word in ("command", "hardware", "expected"):
+    for word in ("command", "hardware", "cost", "expected"):
         assert re.search(rf"^# {word} ", head, re.MULTILINE), word
     tomllib.loads(load_recipe(name).to_toml())
+
+
+def test_the_page_on_recipes_names_every_key_of_training() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for section in ("model", "labels", "augment", "loss", "train"):
+        for key in Recipe.model_fields[section].annotation.model_fields:  # type: ignore[union-attr]
+            assert f"`{key}`" in page, f"{section}.{key}"
+    for name in recipe_names():
+        assert f"`{name}`" in page
 
 
 def test_formats_name_every_file_and_column(dataset: Dataset, run: Run, model: Model) -> None:

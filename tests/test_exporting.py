@@ -56,6 +56,8 @@ def test_files_of_the_directory(model: Model) -> None:
     names = {path.name for path in model.root.iterdir()}
     assert names == {
         "README.md",
+        "calibration.json",
+        "calibration.npz",
         "config.json",
         "efuda.json",
         "model.onnx",
@@ -142,6 +144,21 @@ def test_other_categories_are_a_head_on_the_embedding(all_categories: Model) -> 
     assert np.allclose(tagger.scores(batch), np.concatenate([output, other], axis=1), atol=1e-6)
     assert (output[:, :4] > 0).all(), "ratings were learned"
     assert [tag.category for tag in tagger.vocabulary][:4] == [Category.RATING] * 4
+
+
+def test_other_categories_behind_a_decoder(all_categories: Model, tiny_recipe: Recipes, tmp_path: Path) -> None:
+    dataset = Dataset.open(all_categories.root.parent / "dataset")
+    decoder = ["model.head=ml-decoder", "model.decoder_width=16", "model.decoder_groups=3"]
+    run = train(dataset, tmp_path / "run", tiny_recipe("train.epochs=1", "vocabulary.ratings=true", *decoder))
+    root = export(run, tmp_path / "model").root  # which runs the file beside PyTorch, all tags
+    session = onnxruntime.InferenceSession(str(root / "model.onnx"))
+    assert [out.name for out in session.get_outputs()] == ["output", "embedding"]
+    batch = np.full((2, 64, 64, 3), 200, np.float32)
+    output, embedding = session.run(None, {"input": batch})
+    features = json.loads((root / "config.json").read_text())["num_features"]
+    assert embedding.shape == (2, features + 3)
+    behind = 1 / (1 + np.exp(-embedding[:, features:]))
+    assert np.allclose(Tagger.open(root).scores(batch), np.concatenate([output, behind], axis=1), atol=1e-6)
 
 
 def test_model_that_differs_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,13 +37,13 @@ def test_the_reference_to_the_letter() -> None:
 
 
 def test_the_shipped_recipes_load() -> None:
-    assert recipe_names() == ["demo", "reference"]
+    assert recipe_names() == ["demo", "large", "reference", "strong"]
     assert load_recipe("demo").images.pack == 128
     for name in recipe_names():
         assert recipe_text(name).startswith(f"# {name}: ")
 
 
-@pytest.mark.parametrize("name", [None, "demo", "reference"])
+@pytest.mark.parametrize("name", [None, "demo", "large", "reference", "strong"])
 def test_toml_round_trip(tmp_path: Path, name: str | None) -> None:
     recipe = load_recipe(name, ['split.hold_out=["a_(b)", \'c"d\']', "images.exact_size=none"])
     path = tmp_path / "recipe.toml"
@@ -98,7 +98,7 @@ def test_an_unknown_key_names_the_nearest_in_a_file_and_in_set(tmp_path: Path) -
     assert error(str(path)) == f"{path}: unknown key trian; did you mean train?"
     assert error("demo", "train.epocs=3") == "demo: unknown key train.epocs; did you mean epochs?"
     assert "unknown key zzz. Known: posts, vocabulary" in error(None, "zzz.qqq=1")
-    assert "unknown key loss.zzz. Known: reduction." in error(None, "loss.zzz=1")
+    assert "unknown key loss.zzz. Known: kind, reduction, tag_weights" in error(None, "loss.zzz=1")
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("train.epochs=0", "train.epochs = 0: input should be greater than or equal to 1."),
-        ("train.optimizer=sgd", "train.optimizer = 'sgd': input should be 'adam' or 'adamw'."),
+        ("train.optimizer=sgd", "train.optimizer = 'sgd': input should be 'adam', 'adamw' or 'lamb'."),
         ('vocabulary.categories=["people"]', "vocabulary.categories.0 = 'people'"),
         ("model.backbone=resnet50", "model.backbone = 'resnet50'"),
         ("split.train=0.9", "train, validation and test must add up to 1."),
@@ -130,7 +130,7 @@ def test_an_override_that_is_none(override: str) -> None:
 
 def test_an_unknown_recipe_names_the_nearest(tmp_path: Path) -> None:
     assert error("refrence").startswith("No recipe 'refrence'; did you mean reference?")
-    assert "Name a TOML file, or one of: demo, reference." in error("refrence")
+    assert "Name a TOML file, or one of: demo, large, reference, strong." in error("refrence")
     assert error(str(tmp_path)).startswith("No recipe ")  # a folder
 
 

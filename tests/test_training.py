@@ -21,13 +21,14 @@ from PIL import Image
 from efuda.artifacts import Dataset, Run
 from efuda.datasets import prepare
 from efuda.errors import Diverged, InputError, MismatchError, RecipeError, Stopped
+from efuda.images import read_rgb
 from efuda.preprocess import Preprocess
-from efuda.recipes import AugmentRecipe, LossRecipe, ModelRecipe, Recipe, TrainRecipe, load_recipe
+from efuda.recipes import LossRecipe, ModelRecipe, Recipe, TrainRecipe, load_recipe
 from efuda.training import train
-from efuda.training.augment import augment, normalise
-from efuda.training.loading import Batch, batches, shuffled
+from efuda.training.loading import Batch, batches, filters_of, shuffled
+from efuda.training.losses import per_picture
 from efuda.training.model import build
-from efuda.training.optim import bce, optimizer, rate
+from efuda.training.optim import averaged, optimizer, rate
 
 Recipes = Callable[..., Recipe]
 TIMM = ModelRecipe(backbone="timm/test_resnet", weights="none", size=64)
@@ -180,12 +181,12 @@ def test_begun_run_refuses_another_recipe_or_dataset(
 
     other_posts = tiny_recipe("split.seed=5")
     prepared = prepare([dump / "metadata"], dump / "512px", tmp_path / "other", other_posts, workers=1)
-    with pytest.raises(MismatchError, match="begun with other posts"):
+    with pytest.raises(MismatchError, match=r"begun with other posts than .* \d+ posts of test became \d+"):
         train(prepared, out, tiny_recipe())
 
     fewer_tags = tiny_recipe("vocabulary.minimum_count=35")
     prepared = prepare([dump / "metadata"], dump / "512px", tmp_path / "fewer", fewer_tags, workers=1)
-    with pytest.raises(MismatchError, match="begun with other tags"):
+    with pytest.raises(MismatchError, match=r"begun with other tags than .* 7 tags against \d, for example \w+"):
         train(prepared, out, tiny_recipe())
 
 
@@ -285,56 +286,6 @@ def test_head_starts_at_the_frequencies() -> None:
     assert model.head.bias.sigmoid().tolist() == pytest.approx([0.5, 0.2, 1e-4], rel=1e-4)
 
 
-# Augmentation
-
-
-@pytest.fixture
-def pictures() -> torch.Tensor:
-    return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def test_flip_alone_is_a_tensor_flip(pictures: torch.Tensor) -> None:
-    flipped = augment(pictures, AugmentRecipe(flip=1.0), torch.Generator().manual_seed(3))
-    assert torch.equal(flipped, pictures.flip(3))
-    kept = augment(pictures, AugmentRecipe(flip=0.0), torch.Generator().manual_seed(3))
-    assert torch.equal(kept, pictures)
-    some = augment(pictures, AugmentRecipe(flip=0.5), torch.Generator().manual_seed(3))
-    kinds = [
-        "same" if torch.equal(one, before) else "flipped" if torch.equal(one, before.flip(2)) else "other"
-        for one, before in zip(some, pictures, strict=True)
-    ]
-    assert set(kinds) == {"same", "flipped"}
-
-
-def test_affine_map_without_a_turn_is_the_identity(pictures: torch.Tensor) -> None:
-    hardly = AugmentRecipe(flip=0.0, rotate=1e-9)  # not zero, so the map is really sampled
-    assert torch.allclose(augment(pictures, hardly, torch.Generator().manual_seed(3)), pictures, atol=1e-5)
-    mirrored = AugmentRecipe(flip=1.0, rotate=1e-9)
-    assert torch.allclose(augment(pictures, mirrored, torch.Generator().manual_seed(3)), pictures.flip(3), atol=1e-5)
-
-
-def test_what_comes_into_view_is_white() -> None:
-    black = torch.zeros(4, 3, 32, 32)
-    turned = augment(black, AugmentRecipe(flip=0.0, rotate=45.0), torch.Generator().manual_seed(1))
-    assert turned[:, :, 16, 16].abs().max() < 1e-6
-    assert turned.amax() == 1
-    small = augment(black, AugmentRecipe(flip=0.0, scale=(0.5, 0.5)), torch.Generator().manual_seed(1))
-    assert torch.equal(small[:, :, :7], torch.ones(4, 3, 7, 32))
-    assert small[:, :, 10:22, 10:22].abs().max() < 1e-6
-
-
-def test_same_generator_same_pictures(pictures: torch.Tensor) -> None:
-    recipe = AugmentRecipe(rotate=15.0, shift=0.1, scale=(0.8, 1.2))
-    first, again, other = (augment(pictures, recipe, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_normalise_by_hand() -> None:
-    done = normalise(torch.full((1, 3, 1, 1), 0.5), (0.5, 0.4, 0.1), (0.1, 0.1, 0.2))
-    assert done.flatten().tolist() == pytest.approx([0.0, 1.0, 2.0], abs=1e-6)
-
-
 # Loss and learning rate
 
 
@@ -342,14 +293,14 @@ def test_loss_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [-math.log(3), 0.0]])  # 0.5 and 0.75; 0.25 and 0.5
     labels = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
     a, b = -math.log(0.5), -math.log(0.75)
-    assert float(bce(logits, labels, LossRecipe(reduction="mean"))) == pytest.approx((a + b) / 2)
-    assert float(bce(logits, labels, LossRecipe(reduction="sum"))) == pytest.approx(a + b)
+    assert per_picture(logits, labels, LossRecipe(reduction="mean")).tolist() == pytest.approx([(a + b) / 2] * 2)
+    assert per_picture(logits, labels, LossRecipe(reduction="sum")).tolist() == pytest.approx([a + b] * 2)
 
 
 def test_mean_loss_is_the_reference_s() -> None:
     logits, labels = torch.randn(5, 7), (torch.rand(5, 7) < 0.3).float()
     expected = torch.nn.BCEWithLogitsLoss()(logits, labels)
-    assert torch.allclose(bce(logits, labels, LossRecipe()), expected)
+    assert torch.allclose(per_picture(logits, labels, LossRecipe()).mean(), expected)
 
 
 def test_learning_rate_by_hand() -> None:
@@ -359,6 +310,22 @@ def test_learning_rate_by_hand() -> None:
     assert [rate(step, 10, warm) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     cosine = TrainRecipe(learning_rate=1.0, schedule="cosine", warmup=0.2)
     assert [rate(step, 10, cosine) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.505, 0.01])
+
+
+def test_averaged_weights_by_hand() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    mean = averaged(layer, 0.5)
+    seen = []
+    for value in (2.0, 3.0, 4.0):
+        with torch.no_grad():
+            layer.weight.fill_(value)
+        mean.update_parameters(layer)
+        seen.append(float(mean.module.weight.detach()))
+    first = 2.0  # the first update copies; then 2/11 and 3/12 of what there was stay, never more than a half
+    second = first * 2 / 11 + 3 * 9 / 11
+    assert seen == pytest.approx([first, second, second * 3 / 12 + 4 * 9 / 12])
 
 
 def test_weight_decay_spares_norms_and_biases_and_the_head_has_its_rate() -> None:
@@ -389,6 +356,43 @@ def test_batches_depend_on_neither_workers_nor_where_they_start(dataset: Dataset
     assert all(same(one, other) for one, other in zip(whole[3:], later, strict=True))
     assert list(batches(posts, order, preprocess, batch=16, workers=0, first=5)) == []
     assert torch.equal(whole[0].labels(7, torch.device("cpu")).bool(), torch.from_numpy(posts.labels(order[:16], 7)))
+
+
+def test_each_device_loads_its_part_and_only_that(dataset: Dataset) -> None:
+    posts, preprocess = dataset.posts("train"), Preprocess(size=64)
+    order = shuffled(len(posts), seed=4, epoch=0)
+    whole = list(batches(posts, order, preprocess, batch=16, workers=0))
+    parts = [list(batches(posts, order, preprocess, batch=16, workers=0, part=part)) for part in ((0, 6), (6, 16))]
+    assert [len(one) for one in parts] == [len(whole)] * 2  # the same number of steps, some of them empty
+    for one, left, right in zip(whole, *parts, strict=True):
+        assert torch.equal(one.pictures, torch.cat([part.pictures for part in (left, right) if len(part.pictures)]))
+
+
+def test_filters_follow_from_seed_epoch_and_place(dataset: Dataset) -> None:
+    posts, order, names = dataset.posts("train"), np.arange(40), ("nearest", "lanczos")
+    chosen = filters_of(40, names, seed=1, epoch=0)
+    assert set(chosen.tolist()) == {0, 1}
+    assert np.array_equal(chosen, filters_of(40, names, seed=1, epoch=0))
+    assert not np.array_equal(chosen, filters_of(40, names, seed=1, epoch=1))
+    (one,) = batches(posts, order, Preprocess(size=32), batch=40, workers=0, filters=names, chosen=chosen)
+    for place in range(40):
+        preprocess = Preprocess(size=32, interpolation=names[chosen[place]])
+        expected = preprocess.square(read_rgb(posts.read(place)))
+        assert np.array_equal(one.pictures[place].numpy(), expected)
+
+
+def test_large_jpegs_are_decoded_small_for_training_only(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    picture = Image.fromarray(noise).resize((800, 1200), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "large.jpg", quality=95)
+    whole, small = read_rgb(tmp_path / "large.jpg"), read_rgb(tmp_path / "large.jpg", reduce_to=128)
+    assert whole.size == (800, 1200) and small.size == (100, 150)
+    assert read_rgb(tmp_path / "large.jpg", reduce_to=1100).size == (800, 1200)
+    picture.save(tmp_path / "large.png")
+    assert read_rgb(tmp_path / "large.png", reduce_to=128).size == (800, 1200)
+    square = Preprocess(size=64)
+    difference = np.abs(square.square(whole).astype(int) - square.square(small).astype(int))
+    assert difference.mean() < 2  # of 255
 
 
 def test_order_follows_from_seed_and_epoch() -> None:

@@ -50,12 +50,14 @@ _ORIENTATION: Final = 0x0112
 Image.MAX_IMAGE_PIXELS = None  # ours, above, is checked before a pixel is decoded
 
 
-def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None) -> Image.Image:
     """Decode one picture completely, its first frame if it is animated.
 
     Args:
         source: a file, or the bytes of one.
         max_pixels: refuse a larger picture before decoding it.
+        reduce_to: a JPEG may come out at a half, a quarter or an eighth of its size, its longer side not below this:
+            several times as fast.
 
     Returns:
         An RGB picture, upright, transparency laid on white.
@@ -69,6 +71,8 @@ def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture,
     ):
         _check_size(picture, max_pixels, where)
+        if reduce_to is not None and picture.format == "JPEG" and (longer := max(picture.size)) >= 2 * reduce_to:
+            picture.draft(None, tuple(-(-side * reduce_to // longer) for side in picture.size))  # type: ignore[arg-type]
         picture.load()
         return _on_white(ImageOps.exif_transpose(picture))
 

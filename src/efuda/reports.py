@@ -138,6 +138,8 @@ def line_plot(
         if mark:
             axes.plot([mark[0]], [mark[1]], "o", color=_INK, markersize=6)
             axes.annotate(mark[2], mark[:2], textcoords="offset points", xytext=(7, 7), fontsize=9)
+        if all(isinstance(value, int) for xs, _ in series.values() for value in xs):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(_number)

@@ -31,15 +31,29 @@ _UNCALIBRATED: Final = 0.5
 
 
 @dataclass(frozen=True)
-class _OtherHead:
+class _LinearHead:
     """Tags that WD clients do not know, as a linear head on the embedding: `weight` [features, n], `bias` [n]."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
-    def scores(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = 1 / (1 + np.exp(-(embedding @ self.weight + self.bias)))
-        return scores
+    @property
+    def tags(self) -> int:
+        return len(self.bias)
+
+    def logits(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        return embedding @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class _LogitsBehind:
+    """Those tags where the head is not linear: their logits stand behind the features, from `start`."""
+
+    start: int
+    tags: int
+
+    def logits(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        return embedding[:, self.start :]
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Tagger:
     _session: Any
     _output: str
     _skip: int
-    _other: _OtherHead | None = None
+    _other: _LinearHead | _LogitsBehind | None = None
 
     @classmethod
     def open(cls, root: Path, *, threads: int | None = None) -> Self:
@@ -89,7 +103,7 @@ class Tagger:
         session = _session(root / "model.onnx", threads)
         skip = 4 if model.marker.counts["padded_ratings"] else 0
         other = _read_other_head(root)
-        others = len(other.bias) if other else 0
+        others = other.tags if other else 0
         _check_width(root, (_width(session, "output") or 0) - skip + others, len(model.vocabulary))
         fitted = model.thresholds()
         values = [row.threshold for row in fitted] if fitted else [_UNCALIBRATED] * len(model.vocabulary)
@@ -142,7 +156,9 @@ class Tagger:
         wanted = [self._output, *(["embedding"] if self._other else [])]
         output, *embedding = self._session.run(wanted, {self._session.get_inputs()[0].name: batch})
         known: NDArray[np.float32] = output[:, self._skip :]
-        return np.concatenate([known, self._other.scores(embedding[0])], axis=1) if self._other else known
+        if self._other is None:
+            return known
+        return np.concatenate([known, 1 / (1 + np.exp(-self._other.logits(embedding[0])))], axis=1)
 
     def present(self, scores: NDArray[np.float32]) -> list[tuple[str, float]]:
         """One picture's scores [tags] → (tag, score) at or above its threshold, best first; ratings are left out."""
@@ -158,13 +174,15 @@ class Tagger:
         return type(self)(**values)
 
 
-def _read_other_head(root: Path) -> _OtherHead | None:
+def _read_other_head(root: Path) -> _LinearHead | _LogitsBehind | None:
     path = root / OTHER_HEAD
     if not path.is_file():
         return None
     try:
         with np.load(path) as stored:
-            return _OtherHead(stored["weight"], stored["bias"])
+            if "start" in stored:
+                return _LogitsBehind(int(stored["start"]), int(stored["tags"]))
+            return _LinearHead(stored["weight"], stored["bias"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Copy or export the model again.") from error
 

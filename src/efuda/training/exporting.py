@@ -8,7 +8,8 @@
 
 Some clients insist on that number of outputs. So copyright, artist and meta tags, which none of them knows, are a
 linear head on the embedding, kept beside it: `other_tags.csv` names them, `other_head.npz` holds `weight` [features, n]
-and `bias` [n].
+and `bias` [n]. A decoder head is not linear: there the logits of these tags stand behind the features in `embedding`,
+and `other_head.npz` says with `start` where they begin.
 
 Before the directory counts as finished, the file is run beside PyTorch on pictures of the validation split.
 """
@@ -27,7 +28,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from efuda.artifacts import OTHER_HEAD, Dataset, Marker, Model, Run, check_same_vocabulary
+from efuda.artifacts import (
+    CALIBRATED,
+    CALIBRATION,
+    OTHER_HEAD,
+    THRESHOLDS,
+    Dataset,
+    Marker,
+    Model,
+    Run,
+    check_same_vocabulary,
+)
 from efuda.errors import ExportError, ImageError
 from efuda.files import make_folder, sha256, write_json, write_text
 from efuda.images import read_rgb
@@ -35,12 +46,13 @@ from efuda.preprocess import Preprocess
 from efuda.recipes import Recipe
 from efuda.tagging import Tagger
 from efuda.training.augment import normalise
-from efuda.training.model import TagModel, build
+from efuda.training.model import TagModel, trained
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 
 __all__ = ["MAX_DIFFERENCE", "export"]
 
 MAX_DIFFERENCE: Final = 1e-4  # between PyTorch's probabilities and the exported file's
+_CALIBRATED: Final = (THRESHOLDS, CALIBRATION, CALIBRATED)
 _PARITY_PICTURES: Final = 32
 _FIRST_OUTPUT: Final = (Category.RATING, Category.GENERAL, Category.CHARACTER)
 
@@ -57,6 +69,8 @@ class _WdModel(nn.Module):
         logits, embedding = self.model(normalise(rgb, self.recipe.model.mean, self.recipe.model.std))
         probabilities = logits.sigmoid()
         output = F.pad(probabilities[:, : self.first], (4 if self.pad else 0, 0))
+        if self.model.head.reads_map and logits.shape[1] > self.first:
+            embedding = torch.cat([embedding, logits[:, self.first :]], dim=1)
         return output, embedding
 
 
@@ -76,7 +90,7 @@ def export(run: Run, out: Path, *, checkpoint: str = "best") -> Model:
     check_same_vocabulary(
         run.vocabulary, dataset.vocabulary, f"The run {run.root} and its dataset {dataset.root}", again
     )
-    model = _load(run, recipe, checkpoint)
+    model = trained(run, checkpoint)
     preprocess = Preprocess(size=recipe.model.size)
     stage = make_folder(out) / ".part"
     shutil.rmtree(stage, ignore_errors=True)
@@ -84,7 +98,7 @@ def export(run: Run, out: Path, *, checkpoint: str = "best") -> Model:
     try:
         wrapped = _write_files(stage, model, run, recipe, preprocess, dataset)
         _check_parity(wrapped, Tagger.open(stage), dataset, preprocess)
-        for name in ("tag_thresholds.csv", "thresholds.csv", "other_tags.csv", OTHER_HEAD, "efuda.json"):
+        for name in (*_CALIBRATED, "thresholds.csv", "other_tags.csv", OTHER_HEAD, "efuda.json"):
             (out / name).unlink(missing_ok=True)  # those of an earlier export
         marker_last = sorted(stage.iterdir(), key=lambda path: path.name == "efuda.json")
         for path in marker_last:
@@ -92,17 +106,6 @@ def export(run: Run, out: Path, *, checkpoint: str = "best") -> Model:
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return Model.open(out)
-
-
-def _load(run: Run, recipe: Recipe, checkpoint: str) -> TagModel:
-    model = build(recipe.model.model_copy(update={"weights": "none"}), len(run.vocabulary))
-    saved = torch.load(run.checkpoint(checkpoint), map_location="cpu", weights_only=True)
-    averaged = saved.get("ema")
-    state = saved["model"]
-    if averaged:
-        state = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
-    model.load_state_dict(state)
-    return model.eval()
 
 
 def _write_files(
@@ -117,8 +120,7 @@ def _write_files(
     Vocabulary([*padding, *first]).write_csv(stage / "selected_tags.csv")
     if others:
         Vocabulary(others).write_csv(stage / "other_tags.csv")
-        weight, bias = (part.detach().numpy()[len(first) :] for part in (model.head.weight, model.head.bias))
-        np.savez(stage / OTHER_HEAD, weight=np.ascontiguousarray(weight.T), bias=bias)
+        _write_other_head(stage / OTHER_HEAD, model, len(first))
     wrapped = _WdModel(model, recipe, len(first), pad).eval()
     _write_onnx(wrapped, stage / "model.onnx", preprocess.size)
     save_file({name: value.contiguous() for name, value in model.library_state().items()}, stage / "model.safetensors")
@@ -132,6 +134,14 @@ def _write_files(
         counts={"tags": len(vocabulary), "padded_ratings": pad, "preprocess": preprocess.model_dump(mode="json")},
     ).write(stage)
     return wrapped
+
+
+def _write_other_head(path: Path, model: TagModel, first: int) -> None:
+    if model.head.reads_map:
+        np.savez(path, start=model.features, tags=len(model.head.bias) - first)
+        return
+    weight, bias = (part.detach().numpy()[first:] for part in (model.head.weight, model.head.bias))
+    np.savez(path, weight=np.ascontiguousarray(weight.T), bias=bias)
 
 
 def _write_onnx(wrapped: _WdModel, path: Path, size: int) -> None:
@@ -179,7 +189,7 @@ def _timm_config(model: TagModel, recipe: Recipe, tags: int) -> dict[str, Any]:
     return {
         "architecture": recipe.model.backbone.split("/", 1)[1],
         "num_classes": tags,
-        "num_features": model.head.in_features,
+        "num_features": model.features,
         "pretrained_cfg": {
             "tag": "efuda",
             "custom_load": False,
