@@ -48,7 +48,7 @@ FACES = [
 ]
 # What is taken out of `strong`, one at a time; each key as the reference has it.
 PARTS = {
-    "sum, not mean": ["loss.reduction=mean"],
+    "ASL (summed BCE)": ["loss.kind=bce"],
     "tag weights": ["loss.tag_weights=none"],
     "AdamW, cosine, warm-up, clipping": [
         "train.optimizer=adam",
@@ -58,8 +58,7 @@ PARTS = {
         "train.clip=none",
     ],
     "averaged weights": ["train.ema=0"],
-    "MixUp": ["augment.mixup=0"],
-    "crop and colour": ["augment.crop=0", "augment.colour=0"],
+    "crop, turn and colour": ["augment.crop=0", "augment.colour=0", "augment.rotate=0"],
 }
 
 

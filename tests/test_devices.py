@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def ended(process: subprocess.Popen[str]) -> str:
     return out
 
 
+def end_all(process: subprocess.Popen[str], out: Path) -> None:
+    """Kill torchrun and its workers, which are sessions of their own."""
+    process.kill()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and str(out).encode() in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+    process.communicate()
+
+
 def curve(run: Run) -> list[float]:
     return [value for one in run.log() for value in (one["train_loss"], one["validation"]["loss"])]
 
@@ -94,9 +105,12 @@ def test_torchrun_begins_again_where_a_killed_process_left_it(dataset: Dataset, 
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         workers = [int(child) for child in children if b"efuda" in Path(f"/proc/{child}/cmdline").read_bytes()]
         os.kill(workers[-1], signal.SIGKILL)
-        ended(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=45)
     finally:
-        process.kill()
+        end_all(process, tmp_path / "run")
+    if process.returncode != 0:  # now and then gloo's processes do not find each other after torchrun's restart
+        ended(torchrun(dataset, tmp_path / "run", recipe))  # and the same command goes on
     one, other = (
         torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model"]
         for name in ("run", "undisturbed")

@@ -10,13 +10,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from efuda.errors import InputError
 
 __all__ = ["Devices", "devices", "is_main"]
 
@@ -86,6 +89,9 @@ class Devices:
         return DistributedDataParallel(model, find_unused_parameters=partly)
 
 
+_PATIENCE: Final = timedelta(minutes=10)  # then a process that hangs is given up, and torchrun begins again
+
+
 @contextmanager
 def devices() -> Iterator[Devices]:
     """Join the others, if there are any, for as long as the block lasts."""
@@ -96,7 +102,14 @@ def devices() -> Iterator[Devices]:
     if world == 1:
         yield Devices(device)
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"The {world} processes do not find each other ({said}). Start them with torchrun or accelerate launch, "
+            "where they can reach each other, and run the same command again."
+        ) from error
     try:
         yield Devices(device, distributed.get_rank(), distributed.get_world_size())
     finally:
