@@ -65,7 +65,7 @@ class Feeding:
         start, _ = self._devices.part(recipe.train.batch)
         generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
         plan = draw(recipe.train.batch, recipe.augment, generator).only(start + places)
-        flipped, cropped = ((mask).to(self._devices.device) for mask in (plan.mirror < 0, plan.cropped > 0))
+        flipped, cropped = (mask.to(self._devices.device) for mask in (plan.mirror < 0, plan.cropped > 0))
         labels = self._rules.mirrored(batch.labels(self._tags, self._devices.device), flipped)
         weights = self._rules.weights(labels, flipped, cropped)
         partner = _partners(places)

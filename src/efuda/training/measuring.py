@@ -22,7 +22,7 @@ from efuda.progress import Progress
 from efuda.training.devices import Devices
 from efuda.training.loading import Batch, batches
 
-__all__ = ["Measured", "Seen", "measure"]
+__all__ = ["REFERENCE_THRESHOLD", "Measured", "Seen", "measure"]
 
 REFERENCE_THRESHOLD: Final = 0.5
 _SHOWN: Final = 12

@@ -13,7 +13,7 @@ from efuda.errors import ImageError
 from efuda.images import read_rgb
 from efuda.recipes import Recipe
 from efuda.reports import Chip, Picture, Report, bar_plot, line_plot
-from efuda.training.measuring import Measured
+from efuda.training.measuring import REFERENCE_THRESHOLD, Measured
 
 __all__ = ["training_figures", "write_report"]
 
@@ -116,7 +116,10 @@ def _add_pictures(report: Report, dataset: Dataset, measured: Measured, posts: P
     for one in measured.shown:
         true = set(posts.tags(one.post).tolist())
         chips = [
-            Chip(f"{names[tag]} {score:.2f}", ("hit" if score >= 0.5 else "miss") if tag in true else "extra")
+            Chip(
+                f"{names[tag]} {score:.2f}",
+                ("hit" if score >= REFERENCE_THRESHOLD else "miss") if tag in true else "extra",
+            )
             for tag, score in one.scores
         ]
         try:
