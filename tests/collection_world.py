@@ -45,4 +45,4 @@ def tagged(tagger: Tagger, path: Path, scores: Mapping[str, float], size: tuple[
     row = np.zeros(len(tagger.vocabulary), dtype=np.float32)
     for name, score in scores.items():
         row[tagger.vocabulary.index[name]] = score
-    return Tagged(path, size, row)
+    return Tagged.of(path, size, row)

@@ -75,7 +75,7 @@ def test_the_best_rating_wins_however_low(collection: Collection, tagger: Tagger
 
 def test_scores_that_are_no_numbers_count_as_nothing(collection: Collection, tagger: Tagger, tmp_path: Path) -> None:
     row = np.full(len(tagger.vocabulary), np.nan, dtype=np.float32)
-    collection.add([Tagged(make_file(tmp_path / "a.png"), (1, 1), row)], tagger)
+    collection.add([Tagged.of(make_file(tmp_path / "a.png"), (1, 1), row)], tagger)
     assert collection.search().pictures[0].tags == []
 
 

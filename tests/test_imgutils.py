@@ -89,10 +89,10 @@ def test_same_tags_as_imgutils(model: Model, pictures: list[Path], tmp_path: Pat
     tagger = Tagger.open(model.root)
     for result, found in zip(tag(tagger, pictures), theirs, strict=True):
         assert isinstance(result, Tagged)
-        ours = dict(zip(tagger.vocabulary.names, result.scores.tolist(), strict=True))
+        ours = dict(zip(tagger.vocabulary.names, result.dense(len(tagger.vocabulary)).tolist(), strict=True))
         assert found["general"] == pytest.approx(ours, abs=1e-3), result.path.name
         assert found["rating"] == dict.fromkeys(RATINGS, 0.0)
-        assert np.allclose(found["prediction"][4:], result.scores, atol=1e-3)
+        assert np.allclose(found["prediction"][4:], result.dense(len(tagger.vocabulary)), atol=1e-3)
         assert found["embedding"] > 0
         at_theirs = dict(result.present(tagger.with_threshold(0.35)))
         assert found["usual"] == pytest.approx(at_theirs, abs=1e-3), result.path.name

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from efuda.collection.index import RATING_PREFIX
 from efuda.collection.schema import transaction
-from efuda.tagging import Failed, Tagged, Tagger
+from efuda.tagging import Failed, Tagged, Tagger, rounded
 from efuda.vocabulary import Category
 
 __all__ = ["Added", "File", "Writer", "link", "real_path", "stored_path"]
@@ -104,7 +104,7 @@ class Writer:
                     for file, tagged in self.batch:
                         picture = self._picture(file, tagged, at)
                         link(self.db, file, picture)
-                        self._predict(picture, model, tagged.scores, at)
+                        self._predict(picture, model, tagged.dense(len(self.tagger.vocabulary)), at)
             except BaseException as error:
                 self.sum.added, self.sum.updated, self.tag_ids = before
                 self.broken = isinstance(error, apsw.Error)
@@ -150,7 +150,7 @@ class Writer:
     def _kept(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.int64]]:
         """The outputs worth keeping, their scores × 255, and 1 where the tag is present."""
         scores = np.nan_to_num(scores)
-        present = scores >= self.tagger.thresholds
+        present = (scores > 0) & (scores >= rounded(self.tagger.thresholds))
         kept = present | (scores >= _FLOOR)
         if len(self.ratings):
             kept[self.ratings] = True

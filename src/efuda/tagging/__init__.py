@@ -6,8 +6,9 @@ for result in tag(tagger, find_pictures([Path("pictures")])):
         print(result.path, result.present(tagger))
 """
 
-from efuda.tagging.pipeline import Failed, Tagged, score, tag
+from efuda.tagging.pipeline import score, tag
 from efuda.tagging.sinks import SINKS, Sink, open_sink
+from efuda.tagging.tagged import Failed, Tagged, rounded
 from efuda.tagging.tagger import Tagger
 
-__all__ = ["SINKS", "Failed", "Sink", "Tagged", "Tagger", "open_sink", "score", "tag"]
+__all__ = ["SINKS", "Failed", "Sink", "Tagged", "Tagger", "open_sink", "rounded", "score", "tag"]

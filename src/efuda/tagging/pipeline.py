@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,36 +21,10 @@ from PIL import Image
 from efuda.errors import ImageError
 from efuda.images import read_rgb
 from efuda.preprocess import Preprocess
+from efuda.tagging.tagged import Failed, Tagged
 from efuda.tagging.tagger import Tagger
-from efuda.vocabulary import Category
 
-__all__ = ["Failed", "Tagged", "score", "tag"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tagged:
-    """One picture's scores: `size` is (width, height) in pixels, `scores` float32 [tags]."""
-
-    path: Path
-    size: tuple[int, int]
-    scores: NDArray[np.float32]
-
-    def present(self, tagger: Tagger) -> list[tuple[str, float]]:
-        """(tag, score) at or above its threshold, best first; ratings are not tags and are left out."""
-        return tagger.present(self.scores)
-
-    def ratings(self, tagger: Tagger) -> dict[str, float]:
-        """Rating → score, empty for a model that does not rate."""
-        rows = tagger.vocabulary.rows(Category.RATING)
-        return {tagger.vocabulary[row].name: float(self.scores[row]) for row in rows}
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A picture that could not be read, and why."""
-
-    path: Path
-    reason: str
+__all__ = ["score", "tag"]
 
 
 Item = TypeVar("Item")
@@ -70,7 +43,7 @@ def tag(
         workers: decoding threads, one a core by default.
     """
     for path, size, scores in score(tagger, pictures, read_rgb, batch=batch, workers=workers):
-        yield Failed(path, size) if isinstance(size, str) else Tagged(path, size, scores)
+        yield Failed(path, size) if isinstance(size, str) else Tagged.of(path, size, scores)
 
 
 def score(

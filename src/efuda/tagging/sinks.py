@@ -21,7 +21,7 @@ from typing import IO, Final, Protocol, Self
 
 from efuda.errors import OutputError, UsageError
 from efuda.files import write_text
-from efuda.tagging.pipeline import Tagged
+from efuda.tagging.tagged import Tagged
 from efuda.tagging.tagger import Tagger
 
 __all__ = ["SINKS", "Sink", "open_sink"]
