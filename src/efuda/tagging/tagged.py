@@ -1,0 +1,88 @@
+"""What a model says of one picture: every score worth keeping, in few bytes; computed and stored ones are the same.
+
+    tagged = Tagged.of(Path("miku.png"), (1200, 900), scores)      # float32 [tags], as a tagger gives them
+    tagged.present(tagger)                                          # [("1girl", 0.99), …], best first
+
+Scores below `FLOOR` are forgotten and the others are rounded to 1/65,535, so a hundred thousand tags cost a picture a
+few hundred bytes, and a second look with another threshold sees the very numbers of the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efuda.tagging.tagger import Tagger
+from efuda.vocabulary import Category
+
+__all__ = ["FLOOR", "STEPS", "Failed", "Tagged", "quantise", "rounded"]
+
+FLOOR: Final = 0.01
+STEPS: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tagged:
+    """One picture's scores.
+
+    Attributes:
+        path: the file, or `archive.cbz/page.png` for a picture within an archive.
+        size: (width, height) in pixels, upright.
+        rows: uint32 [kept], the outputs whose score is at least `FLOOR`, ascending.
+        scores: float32 [kept], multiples of 1/65,535.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    rows: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, path: Path, size: tuple[int, int], scores: NDArray[np.float32]) -> Self:
+        """Of a score for every tag, float32 [tags]."""
+        rows, steps = quantise(scores)
+        return cls(path, size, rows, steps.astype(np.float32) / np.float32(STEPS))
+
+    def dense(self, tags: int) -> NDArray[np.float32]:
+        """float32 [tags], 0 where a score was below `FLOOR`."""
+        scores = np.zeros(tags, dtype=np.float32)
+        scores[self.rows] = self.scores
+        return scores
+
+    def present(self, tagger: Tagger) -> list[tuple[str, float]]:
+        """(tag, score) at or above its threshold, best first; ratings are not tags and are left out."""
+        reached = self.scores >= rounded(tagger.thresholds)[self.rows]
+        rows, scores = self.rows[reached], self.scores[reached]
+        best, tags = np.argsort(-scores, kind="stable"), tagger.vocabulary
+        found = ((tags[row], score) for row, score in zip(rows[best].tolist(), scores[best].tolist(), strict=True))
+        return [(tag.name, score) for tag, score in found if tag.category is not Category.RATING]
+
+    def ratings(self, tagger: Tagger) -> dict[str, float]:
+        """Rating → score, empty for a model that does not rate."""
+        scores = self.dense(len(tagger.vocabulary))
+        return {tagger.vocabulary[row].name: float(scores[row]) for row in tagger.vocabulary.rows(Category.RATING)}
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A picture that could not be tagged, and why: a short phrase that groups well in a report."""
+
+    path: Path
+    reason: str
+
+
+def rounded(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Thresholds as scores are rounded, so that a score on the edge stays on it; never below `FLOOR`."""
+    steps = np.rint(np.maximum(thresholds, np.float32(FLOOR)) * np.float32(STEPS))
+    return (steps / np.float32(STEPS)).astype(np.float32)
+
+
+def quantise(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+    """float32 [tags] → the outputs at or above `FLOOR`, and their scores in steps of 1/65,535; NaN counts as 0."""
+    rows = np.flatnonzero(scores >= FLOOR)
+    steps = np.rint(np.minimum(scores[rows], 1) * np.float32(STEPS)).astype(np.uint16)
+    return rows.astype(np.uint32), steps
