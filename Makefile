@@ -18,7 +18,7 @@ test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 bench: $(VENV)/.dev ## every benchmark; the figures seen are in docs/benchmarks.md
 	$(BIN)/python benchmarks/base_install.py
