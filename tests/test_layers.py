@@ -39,7 +39,8 @@ GATES: dict[str, set[str]] = {
     "fsspec": {"places"},
     "ray": {"cluster"},
     "pyarrow": {"artifacts", "datasets"},
-    "apsw": {"collection"},
+    "apsw": {"collection", "tagging"},  # tagging: the store of scores
+    "xxhash": {"tagging"},
     "pyroaring": {"collection"},
     "typer": {"cli"},
     "matplotlib": {"reports"},

@@ -77,6 +77,23 @@ def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, reduce_to: i
         return _on_white(ImageOps.exif_transpose(picture))
 
 
+def read_frames(
+    source: Path | bytes, *, count: int = 1, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None
+) -> list[Image.Image]:
+    """The first frame."""
+    return [read_rgb(source, max_pixels=max_pixels, reduce_to=reduce_to)]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; raises ImageError."""
+    with _one_reason(path):
+        return path.read_bytes()
+
+
+def limit_this_process(memory: int) -> None:
+    """Limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """What is to know of a picture that stays where it is; `width` and `height` are those of the upright one."""

@@ -20,12 +20,24 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from types import TracebackType
+from multiprocessing.context import SpawnProcess
+from types import ModuleType, TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from efuda.errors import EfudaError, OutputError
 
-__all__ = ["ATTEMPTS", "InProcess", "LocalWorkers", "Workers", "attempt", "few_ahead", "name_of", "outcome"]
+__all__ = [
+    "ATTEMPTS",
+    "InProcess",
+    "LocalWorkers",
+    "Workers",
+    "attempt",
+    "cores",
+    "few_ahead",
+    "name_of",
+    "outcome",
+    "spawn",
+]
 
 ATTEMPTS: Final = 3
 T = TypeVar("T")
@@ -96,7 +108,7 @@ class LocalWorkers:
     local = True
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or _cores()
+        self.count = count or cores()
         self._threads: ThreadPoolExecutor | None = None
         self._idle: list[_Process] = []
         self._alive: set[_Process] = set()
@@ -179,21 +191,34 @@ class LocalWorkers:
             return process.bury()
 
 
+def spawn(target: Callable[..., None], *arguments: Any) -> SpawnProcess:
+    """A new process that runs `target`, deaf to Ctrl-C from its first moment, for that reaches all of a terminal.
+
+    It does not import the program's main file again, as multiprocessing's own would: a script needs no guard.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
+    main = sys.modules["__main__"]
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # it would unblock the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
+
+
 class _Process:
     """A process that waits for jobs, and the pipe to it."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
+        self._process = spawn(_work, theirs)
         self._function: Any = None
-        resource_tracker.ensure_running()  # it would unblock the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:  # Ctrl-C reaches every process of the terminal; a worker is deaf to it from its first moment
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
+        theirs.close()
 
     def is_ready(self) -> bool:
         try:
@@ -292,6 +317,6 @@ def name_of(job: Any) -> str:
     return str(getattr(job, "name", None) or getattr(job, "file", None) or repr(job)[:200])
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that we may use, where the system says."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

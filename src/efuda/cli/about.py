@@ -21,7 +21,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # module → distribution, per extra; what `efuda doctor` looks for
 _EXTRAS: Final = {
-    "base": {"numpy": "numpy", "PIL": "pillow", "onnxruntime": "onnxruntime", "apsw": "apsw", "pyroaring": "pyroaring"},
+    "base": {
+        "numpy": "numpy",
+        "PIL": "pillow",
+        "onnxruntime": "onnxruntime",
+        "apsw": "apsw",
+        "pyroaring": "pyroaring",
+        "xxhash": "xxhash",
+    },
     "train": {
         "torch": "torch",
         "torchvision": "torchvision",

@@ -1,92 +1,222 @@
-"""Decode and infer at the same time: threads decode pictures ahead while the model works on the batch before.
+"""Tag files: processes decode, threads infer, what was scored before is not scored again; results in the files' order.
 
-Pillow and onnxruntime both leave Python's lock, so one process keeps every core busy. Results come in the order of the
-pictures; a picture that cannot be read becomes a `Failed` with its reason and never stops the rest.
+    for result in tag(tagger, find_pictures([Path("pictures")])):
+        print(result.path, result.present(tagger) if isinstance(result, Tagged) else result.reason)
+
+On a CPU every inference thread runs the model on one core (open the tagger with `threads=1` for that), so no core waits
+for another; a device has one such thread. A picture that cannot be read becomes a `Failed` and never stops the rest.
 """
 
 from __future__ import annotations
 
-import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from efuda.errors import ImageError
-from efuda.images import read_rgb
-from efuda.preprocess import Preprocess
+from efuda.tagging.decoding import Decoded, Decoders, Known, Looking
+from efuda.tagging.scores import Looked, ScoreStore, Stamp, stamp_of
 from efuda.tagging.tagged import Failed, Tagged
 from efuda.tagging.tagger import Tagger
+from efuda.workers import cores
 
-__all__ = ["score", "tag"]
+__all__ = ["Pipeline", "tag", "tag_batches"]
 
-
-Item = TypeVar("Item")
-_Read = tuple[Item, tuple[int, int], NDArray[np.float32]]
-_Unread = tuple[Item, str]
+_CHUNK: Final = 1024  # files that are looked up together
+_KEEP_EVERY: Final = 1.0  # seconds of scores that a kill may cost
+_Answer = Decoded | Known | str
+_Begun = tuple[Path, Stamp | None, Future[_Answer] | Tagged]
 
 
 def tag(
-    tagger: Tagger, pictures: Iterable[Path], *, batch: int = 16, workers: int | None = None
+    tagger: Tagger,
+    pictures: Iterable[Path],
+    *,
+    batch: int = 8,
+    workers: int | None = None,
+    looking: Looking | None = None,
+    scores: Path | None = None,
 ) -> Iterator[Tagged | Failed]:
     """Tag pictures, in order.
 
     Args:
-        pictures: files; at most a few batches are in memory at a time.
+        pictures: files, and pages of archives such as `comic.cbz/003.png`; some are taken ahead.
         batch: pictures the model sees at once.
-        workers: decoding threads, one a core by default.
+        workers: decoding processes, one a core by default.
+        looking: frames, limits and whether large JPEGs are decoded at a fraction; by default one frame and yes.
+        scores: a folder where scores are kept and found again; None for neither.
+
+    Raises:
+        OutputError: the decoding processes cannot be started, or `scores` cannot be written.
     """
-    for path, size, scores in score(tagger, pictures, read_rgb, batch=batch, workers=workers):
-        yield Failed(path, size) if isinstance(size, str) else Tagged.of(path, size, scores)
+    for results in tag_batches(tagger, pictures, batch=batch, workers=workers, looking=looking, scores=scores):
+        yield from results
 
 
-def score(
+def tag_batches(
     tagger: Tagger,
-    items: Iterable[Item],
-    read: Callable[[Item], Image.Image],
+    pictures: Iterable[Path],
     *,
-    batch: int = 16,
+    batch: int = 8,
     workers: int | None = None,
-) -> Iterator[tuple[Item, tuple[int, int] | str, NDArray[np.float32]]]:
-    """Score anything that `read` turns into an RGB picture, in order.
+    looking: Looking | None = None,
+    scores: Path | None = None,
+) -> Iterator[list[Tagged | Failed]]:
+    """As `tag`, by the handful, for those who can do something with many at once."""
+    with Pipeline(tagger, batch=batch, workers=workers, looking=looking, scores=scores) as pipeline:
+        yield from pipeline.run(pictures)
 
-    Yields:
-        (item, (width, height), scores float32 [tags]), or (item, reason, empty) where `read` raised ImageError.
-    """
-    size = tagger.batch or batch
-    todo = iter(items)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="efuda-decode") as pool:
 
-        def submit() -> list[Future[_Read[Item] | _Unread[Item]]]:
-            return [pool.submit(_decode, item, read, tagger.preprocess) for item in islice(todo, size)]
+@dataclass(slots=True)
+class _Batch:
+    """Files that are inferred together, and in the end what came of each."""
 
-        waiting = deque([submit(), submit()])
+    begun: list[tuple[Path, Stamp | None, _Answer | Tagged]]
+    frames: int = 0
+
+    def add(self, path: Path, stamp: Stamp | None, answer: _Answer | Tagged) -> None:
+        self.begun.append((path, stamp, answer))
+        self.frames += len(answer.inputs) if isinstance(answer, Decoded) else 0
+
+
+class Pipeline:
+    """Decoders, inference threads and the store of scores; `reused` counts the pictures whose scores were found."""
+
+    def __init__(
+        self,
+        tagger: Tagger,
+        *,
+        batch: int = 8,
+        workers: int | None = None,
+        looking: Looking | None = None,
+        scores: Path | None = None,
+    ) -> None:
+        self.tagger, self.batch, self.reused = tagger, tagger.batch or batch, 0
+        looking = looking or Looking(tagger.preprocess)
+        key = f"{tagger.identity}\n{looking.key}" if scores else ""
+        self._store = ScoreStore.open(scores, key) if scores else None
+        self.lanes = max(1, cores() // tagger.threads)
+        count = workers or cores()
+        ahead = (self.lanes + 1) * self.batch + 2 * count
+        self._decoders = Decoders(
+            replace(looking, scores=(scores, key) if scores else None), count, slots=ahead + 2 * count
+        )
+        self._ahead = ahead
+        self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="efuda-infer")
+        self._unkept: deque[Looked] = deque()
+        self._kept_at = time.monotonic()
+
+    def run(self, pictures: Iterable[Path]) -> Iterator[list[Tagged | Failed]]:
+        """Handfuls of results, in the order of the files."""
+        flying: deque[Future[list[Tagged | Failed]]] = deque()
         try:
-            while futures := waiting.popleft():
-                waiting.append(submit())
-                yield from _infer(tagger, [future.result() for future in futures])
+            for batch in self._batches(pictures):
+                flying.append(self._threads.submit(self._infer, batch))
+                while flying and (len(flying) > self.lanes or flying[0].done()):
+                    yield flying.popleft().result()
+                self._keep()
+            while flying:
+                yield flying.popleft().result()
+            self._keep(always=True)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for future in flying:
+                future.cancel()
 
+    def __enter__(self) -> Self:
+        self._decoders.__enter__()
+        return self
 
-def _decode(item: Item, read: Callable[[Item], Image.Image], preprocess: Preprocess) -> _Read[Item] | _Unread[Item]:
-    try:
-        picture = read(item)
-    except ImageError as error:
-        return item, error.reason
-    return item, picture.size, preprocess.array(picture)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._decoders.__exit__(kind, error, trace)
+        if self._store is not None:
+            try:
+                self._keep(always=True)
+            finally:
+                self._store.close()
 
+    def _batches(self, pictures: Iterable[Path]) -> Iterator[_Batch]:
+        """What is known at once comes in large handfuls, what must be inferred in the model's batches."""
+        batch = _Batch([])
+        for path, stamp, begun in self._begun(pictures):
+            batch.add(path, stamp, begun.result() if isinstance(begun, Future) else begun)
+            if batch.frames >= self.batch or len(batch.begun) >= _CHUNK:
+                yield batch
+                batch = _Batch([])
+        if batch.begun:
+            yield batch
 
-def _infer(
-    tagger: Tagger, decoded: Sequence[_Read[Item] | _Unread[Item]]
-) -> Iterator[tuple[Item, tuple[int, int] | str, NDArray[np.float32]]]:
-    inputs = [one[2] for one in decoded if len(one) == 3]
-    scores = iter(tagger.scores(np.stack(inputs)) if inputs else ())
-    for one in decoded:
-        yield (one[0], one[1], next(scores)) if len(one) == 3 else (one[0], one[1], np.empty(0, np.float32))
+    def _begun(self, pictures: Iterable[Path]) -> Iterator[_Begun]:
+        """Files in their order, the decoders some ahead of what is asked for."""
+        waiting: deque[_Begun] = deque()
+        unknown = 0
+        for path, stamp, known in self._looked_up(pictures):
+            unknown += known is None
+            waiting.append((path, stamp, known or self._decoders.submit(path)))
+            while waiting and (unknown > self._ahead or isinstance(waiting[0][2], Tagged)):
+                unknown -= not isinstance(waiting[0][2], Tagged)
+                yield waiting.popleft()
+        yield from waiting
+
+    def _looked_up(self, pictures: Iterable[Path]) -> Iterator[tuple[Path, Stamp | None, Tagged | None]]:
+        if self._store is None:
+            for path in pictures:
+                yield path, None, None
+            return
+        todo, size = iter(pictures), 1  # small handfuls at first: the first result should not wait
+        while paths := list(islice(todo, size)):
+            stamps = [stamp_of(path) for path in paths]
+            found = self._store.find(paths, stamps)
+            self.reused += sum(tagged is not None for tagged in found)
+            yield from zip(paths, stamps, found, strict=True)
+            size = min(4 * size, _CHUNK)
+
+    def _infer(self, batch: _Batch) -> list[Tagged | Failed]:
+        """In a thread: score what was decoded, and give its memory back."""
+        decoded = [answer for _, _, answer in batch.begun if isinstance(answer, Decoded)]
+        rows = iter(self._scores(decoded))
+        results: list[Tagged | Failed] = []
+        for path, stamp, answer in batch.begun:
+            if isinstance(answer, Tagged):
+                results.append(answer)
+            elif isinstance(answer, str):
+                results.append(Failed(path, answer))
+            else:
+                if isinstance(answer, Known):
+                    tagged = answer.seen.tagged(path)
+                    self.reused += 1
+                else:
+                    tagged = Tagged.of(path, answer.size, next(rows))
+                results.append(tagged)
+                if self._store is not None:
+                    self._unkept.append(Looked(stamp, answer.content, answer.pixels, tagged))
+        return results
+
+    def _scores(self, decoded: Sequence[Decoded]) -> Iterator[np.typing.NDArray[np.float32]]:
+        """float32 [tags] a picture; of several frames the highest score counts: one frame may show a tag."""
+        if not decoded:
+            return
+        inputs = np.stack([frame for one in decoded for frame in one.inputs])
+        frames = [len(one.inputs) for one in decoded]
+        for one in decoded:
+            one.release()
+        scores = np.concatenate(
+            [self.tagger.scores(inputs[at : at + self.batch]) for at in range(0, len(inputs), self.batch)]
+        )
+        yield from np.maximum.reduceat(scores, np.cumsum([0, *frames[:-1]]))
+
+    def _keep(self, *, always: bool = False) -> None:
+        """Commit the scores of the last second."""
+        due = always or time.monotonic() - self._kept_at > _KEEP_EVERY
+        if self._store is not None and self._unkept and due:
+            self._store.keep([self._unkept.popleft() for _ in range(len(self._unkept))])
+            self._kept_at = time.monotonic()

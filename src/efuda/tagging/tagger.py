@@ -6,7 +6,6 @@ tagger.scores(batch)        # float32 [n, 448, 448, 3] → float32 [n, tags]
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from efuda.errors import ArtifactError, MismatchError
 from efuda.files import sha256
 from efuda.preprocess import Preprocess
 from efuda.vocabulary import Category, Vocabulary
+from efuda.workers import cores
 
 __all__ = ["Tagger"]
 
@@ -65,6 +65,7 @@ class Tagger:
         thresholds: float32 [tags], where each tag is said to be present.
         calibrated: whether the thresholds were fitted, or are the family's defaults.
         batch: the batch size the model insists on, or None for any.
+        threads: cores that one call of `scores` uses; calls from several threads at once are fine.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Tagger:
     calibrated: bool
     layout: str
     batch: int | None
+    threads: int
     _session: Any
     _output: str
     _skip: int
@@ -116,6 +118,7 @@ class Tagger:
             fitted is not None,
             "efuda",
             None,
+            threads or cores(),
             session,
             "output",
             skip,
@@ -136,7 +139,19 @@ class Tagger:
         by_category = {Category.GENERAL: _WD_GENERAL, Category.CHARACTER: _WD_CHARACTER}
         thresholds = np.array([by_category.get(tag.category, _UNCALIBRATED) for tag in vocabulary], dtype=np.float32)
         fixed = batch if isinstance(batch, int) else None
-        return cls(root, vocabulary, Preprocess(size=height), thresholds, False, "wd", fixed, session, output, 0)
+        return cls(
+            root,
+            vocabulary,
+            Preprocess(size=height),
+            thresholds,
+            False,
+            "wd",
+            fixed,
+            threads or cores(),
+            session,
+            output,
+            0,
+        )
 
     @property
     def name(self) -> str:
@@ -191,7 +206,8 @@ def _session(path: Path, threads: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores have pictures to decode
     options.log_severity_level = 3
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]

@@ -1,0 +1,249 @@
+"""Scores that were computed once are kept: a second look at a picture, whatever its name is now, needs no model.
+
+    with ScoreStore.open(folder, key) as store:       # one file for each model and way of looking
+        store.find([Path("a.png")])                   # [Tagged(…)], or [None] where it was never seen or has changed
+        store.keep([Looked(path, stamp, content, pixels, tagged)])
+
+A file is known by its path, size and time of change; a moved, renamed or copied one by its bytes; one whose metadata
+alone was rewritten by its pixels. The file is SQLite: several runs may share it, and what was kept survives a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+
+from efuda.errors import OutputError
+from efuda.tagging.tagged import STEPS, Tagged
+
+__all__ = ["Looked", "ScoreStore", "Seen", "Stamp", "default_folder", "stamp_of"]
+
+VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE pictures (
+    id      INTEGER PRIMARY KEY,
+    pixels  BLOB UNIQUE,            -- XXH3-128 of what the model was shown
+    width   INTEGER NOT NULL,
+    height  INTEGER NOT NULL,
+    scores  BLOB NOT NULL           -- uint32 outputs, then as many uint16 scores in steps of 1/65,535
+);
+CREATE TABLE contents (  -- a file's bytes, as XXH3-128
+    content BLOB PRIMARY KEY,
+    picture INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE files (
+    path     BLOB PRIMARY KEY,
+    bytes    INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    picture  INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_BY_CONTENT: Final = "SELECT width, height, scores FROM contents JOIN pictures ON id = picture WHERE content = ?"
+_FIND: Final = (
+    "SELECT bytes, mtime_ns, width, height, scores FROM files JOIN pictures ON pictures.id = picture WHERE path = ?"
+)
+
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is to be kept of one file: its stamp, the hashes of its bytes and of the pixels, and what the model said.
+
+    Attributes:
+        pixels: None where the picture was known by its bytes, and no pixel was decoded.
+    """
+
+    stamp: Stamp | None
+    content: bytes
+    pixels: bytes | None
+    tagged: Tagged
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture's size and the scores as they are stored."""
+
+    size: tuple[int, int]
+    scores: bytes
+
+    def tagged(self, path: Path) -> Tagged:
+        """As a result for this path."""
+        kept = len(self.scores) // 6
+        rows = np.frombuffer(self.scores, np.uint32, kept)
+        steps = np.frombuffer(self.scores, np.uint16, kept, 4 * kept)
+        return Tagged(path, self.size, rows, steps.astype(np.float32) / np.float32(STEPS))
+
+
+class ScoreStore:
+    """One file of scores; every method may be called from one thread at a time."""
+
+    def __init__(self, path: Path, db: Any) -> None:
+        self.path, self._db = path, db
+
+    @classmethod
+    def open(cls, folder: Path, key: str, *, read_only: bool = False) -> Self:
+        """Open or make the file for `key`: whatever else the scores depend on, such as model and preprocessing.
+
+        A file that is damaged or of another version is set aside and a new one begun: it only saves work.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        label = re.sub(r"[^\w.@-]+", "_", key.partition("\n")[0])[:80]
+        path = folder / f"{label}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.db"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return cls(path, _connect(path, read_only=read_only))
+        except OSError as error:
+            raise OutputError(
+                f"Scores cannot be kept in {folder} ({error.strerror}). Name another place with --scores, or use "
+                "--no-scores."
+            ) from error
+
+    def find(self, paths: Sequence[Path], stamps: Sequence[Stamp | None]) -> list[Tagged | None]:
+        """What is known of these files, None where they are new or have changed since."""
+        found: list[Tagged | None] = []
+        execute = self._db.execute
+        for path, stamp in zip(paths, stamps, strict=True):
+            row = execute(_FIND, (os.fsencode(path),)).fetchone() if stamp else None
+            known = row if row is not None and stamp == (row[0], row[1]) else None
+            found.append(Seen((known[2], known[3]), known[4]).tagged(path) if known else None)
+        return found
+
+    def by_content(self, content: bytes) -> Seen | None:
+        """What is known of a file with these bytes."""
+        return self._seen(_BY_CONTENT, content)
+
+    def by_pixels(self, pixels: bytes) -> Seen | None:
+        """What is known of a picture that looks the same to the model."""
+        return self._seen("SELECT width, height, scores FROM pictures WHERE pixels = ?", pixels)
+
+    def keep(self, looked: Iterable[Looked]) -> None:
+        """Keep them all, in one transaction, on the disk when this returns.
+
+        Raises:
+            OutputError: no space is left, or the file cannot be written.
+        """
+        import apsw
+
+        try:
+            with self._db:
+                for one in looked:
+                    self._keep(one)
+        except apsw.Error as error:
+            raise OutputError(
+                f"Scores cannot be kept in {self.path} ({error}). Use --no-scores to go on without."
+            ) from error
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM pictures").get)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _seen(self, statement: str, key: bytes) -> Seen | None:
+        row = self._db.execute(statement, (key,)).fetchone()
+        return None if row is None else Seen((row[0], row[1]), row[2])
+
+    def _keep(self, one: Looked) -> None:
+        execute = self._db.execute
+        if one.pixels is None:
+            picture = execute("SELECT picture FROM contents WHERE content = ?", (one.content,)).get
+            if picture is None:
+                return
+        else:
+            tagged = one.tagged
+            steps = np.rint(tagged.scores * np.float32(STEPS)).astype(np.uint16)
+            execute(
+                "INSERT OR IGNORE INTO pictures (pixels, width, height, scores) VALUES (?, ?, ?, ?)",
+                (one.pixels, *tagged.size, tagged.rows.astype(np.uint32).tobytes() + steps.tobytes()),
+            )
+            picture = execute("SELECT id FROM pictures WHERE pixels = ?", (one.pixels,)).get
+            execute("INSERT OR REPLACE INTO contents (content, picture) VALUES (?, ?)", (one.content, picture))
+        if one.stamp is not None:
+            execute(
+                "INSERT OR REPLACE INTO files (path, bytes, mtime_ns, picture) VALUES (?, ?, ?, ?)",
+                (os.fsencode(one.tagged.path), *one.stamp, picture),
+            )
+
+
+def stamp_of(path: str | os.PathLike[str]) -> Stamp | None:
+    """(bytes, time of change in ns) of a file, of the whole archive for a page of one; None where it is gone."""
+    here = os.fspath(path)
+    while True:
+        try:
+            stat = os.stat(here)  # noqa: PTH116  (a million of them)
+        except NotADirectoryError:
+            here = os.path.dirname(here)  # noqa: PTH120
+            continue
+        except (OSError, ValueError):
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+
+def default_folder() -> Path:
+    """Where scores are kept unless told otherwise: `EFUDA_CACHE`, else the system's place for caches."""
+    if named := os.environ.get("EFUDA_CACHE"):
+        return Path(named) / "scores"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "efuda" / "scores"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efuda" / "scores"
+
+
+def _connect(path: Path, *, read_only: bool) -> Any:
+    import apsw
+
+    for _ in range(2):
+        try:
+            return _prepared(path, read_only=read_only)
+        except (apsw.NotADBError, apsw.CorruptError, LookupError):
+            if read_only:
+                raise OSError(0, "it is damaged") from None
+            _set_aside(path)
+        except apsw.Error as error:
+            raise OSError(0, str(error)) from error
+    raise OSError(0, "it is damaged and cannot be set aside")
+
+
+def _prepared(path: Path, *, read_only: bool) -> Any:
+    """A connection; LookupError where the file is of another version."""
+    import apsw
+
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    db = apsw.Connection(os.fspath(path), flags=flags)
+    db.set_busy_timeout(30_000)
+    if not read_only:
+        db.pragma("journal_mode", "wal")
+        db.pragma("synchronous", 1)  # a power cut may lose the last pictures, never the file
+        with db:
+            if db.pragma("user_version") == 0 and db.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+                db.execute(_SCHEMA)
+                db.pragma("user_version", VERSION)
+    if db.pragma("user_version") != VERSION:
+        db.close()
+        raise LookupError
+    return db
+
+
+def _set_aside(path: Path) -> None:
+    os.replace(path, path.with_name(f"{path.name}.damaged"))
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
