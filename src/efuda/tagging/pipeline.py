@@ -95,6 +95,7 @@ class Pipeline:
         *,
         batch: int = 8,
         workers: int | None = None,
+        lanes: int | None = None,
         looking: Looking | None = None,
         scores: Path | None = None,
     ) -> None:
@@ -102,7 +103,7 @@ class Pipeline:
         looking = looking or Looking(tagger.preprocess)
         key = f"{tagger.identity}\n{looking.key}" if scores else ""
         self._store = ScoreStore.open(scores, key) if scores else None
-        self.lanes = max(1, cores() // tagger.threads)
+        self.lanes = lanes or max(1, cores() // tagger.threads)
         count = workers or cores()
         ahead = (self.lanes + 1) * self.batch + 2 * count
         self._decoders = Decoders(

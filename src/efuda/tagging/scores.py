@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from efuda.errors import OutputError
 from efuda.tagging.tagged import STEPS, Tagged
@@ -48,8 +49,10 @@ CREATE TABLE files (
 """
 _BY_CONTENT: Final = "SELECT width, height, scores FROM contents JOIN pictures ON id = picture WHERE content = ?"
 _FIND: Final = (
-    "SELECT bytes, mtime_ns, width, height, scores FROM files JOIN pictures ON pictures.id = picture WHERE path = ?"
+    "SELECT path, bytes, mtime_ns, width, height, scores FROM files JOIN pictures ON pictures.id = picture "
+    "WHERE path IN ({})"
 )
+_TOGETHER: Final = 256  # files that one statement asks for
 
 Stamp = tuple[int, int]
 
@@ -77,10 +80,8 @@ class Seen:
 
     def tagged(self, path: Path) -> Tagged:
         """As a result for this path."""
-        kept = len(self.scores) // 6
-        rows = np.frombuffer(self.scores, np.uint32, kept)
-        steps = np.frombuffer(self.scores, np.uint16, kept, 4 * kept)
-        return Tagged(path, self.size, rows, steps.astype(np.float32) / np.float32(STEPS))
+        ((rows, scores),) = _unpacked([self.scores])
+        return Tagged(path, self.size, rows, scores)
 
 
 class ScoreStore:
@@ -111,12 +112,14 @@ class ScoreStore:
 
     def find(self, paths: Sequence[Path], stamps: Sequence[Stamp | None]) -> list[Tagged | None]:
         """What is known of these files, None where they are new or have changed since."""
-        found: list[Tagged | None] = []
-        execute = self._db.execute
-        for path, stamp in zip(paths, stamps, strict=True):
-            row = execute(_FIND, (os.fsencode(path),)).fetchone() if stamp else None
-            known = row if row is not None and stamp == (row[0], row[1]) else None
-            found.append(Seen((known[2], known[3]), known[4]).tagged(path) if known else None)
+        found: list[Tagged | None] = [None] * len(paths)
+        for first in range(0, len(paths), _TOGETHER):
+            places = {os.fsencode(path): first + at for at, path in enumerate(paths[first : first + _TOGETHER])}
+            rows = self._db.execute(_FIND.format(",".join("?" * len(places))), tuple(places)).fetchall()
+            known = [row for row in rows if stamps[places[row[0]]] == (row[1], row[2])]
+            for row, (outputs, scores) in zip(known, _unpacked([row[5] for row in known]), strict=True):
+                at = places[row[0]]
+                found[at] = Tagged(paths[at], (row[3], row[4]), outputs, scores)
         return found
 
     def by_content(self, content: bytes) -> Seen | None:
@@ -206,6 +209,19 @@ def default_folder() -> Path:
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "efuda" / "scores"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efuda" / "scores"
+
+
+def _unpacked(stored: Sequence[bytes]) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
+    """Outputs and scores as they were stored, converted together: slices of two long arrays are cheap."""
+    halves = [len(one) // 6 * 4 for one in stored]
+    rows = np.frombuffer(b"".join([one[:half] for one, half in zip(stored, halves, strict=True)]), np.uint32)
+    steps = np.frombuffer(b"".join([one[half:] for one, half in zip(stored, halves, strict=True)]), np.uint16)
+    scores = steps.astype(np.float32) / np.float32(STEPS)
+    start = 0
+    for half in halves:
+        stop = start + half // 4
+        yield rows[start:stop], scores[start:stop]
+        start = stop
 
 
 def _connect(path: Path, *, read_only: bool) -> Any:
