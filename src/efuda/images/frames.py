@@ -1,0 +1,70 @@
+"""Some frames of whatever moves: of an animation or a video, evenly spaced; of a picture, the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from efuda.images.opening import MAX_PIXELS, finished, opened
+from efuda.images.reasons import HEAD, VIDEO_KINDS, kind_of, one_reason
+from efuda.images.video import video_frames
+
+__all__ = ["MAX_WORK", "read_frames", "spread"]
+
+MAX_WORK: Final = 2**30  # pixels decoded on the way to the last frame: animations can only be decoded in order
+_ANIMATED: Final = frozenset({"GIF", "PNG", "WEBP", "AVIF"})  # pages of a TIFF and the pictures of a HEIC do not move
+
+
+def read_frames(
+    source: Path | bytes, *, count: int = 1, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None
+) -> list[Image.Image]:
+    """Decode a picture, or some frames of an animation or a video: one at least, `count` at most.
+
+    Args:
+        source: a file, a member of an archive, or the bytes of one.
+        count: 1 takes the first frame. More are taken from the middles of so many equal parts, since the first and the
+            last are often blank. Of an animation so long or large that decoding it all would be more than `MAX_WORK`
+            pixels, the parts are those of its beginning.
+        max_pixels, reduce_to: as for `read_rgb`.
+
+    Raises:
+        ImageError: with a reason; an animation that breaks off after its first frame gives what came before.
+    """
+    if _is_video(source):
+        with one_reason(source):
+            return video_frames(source, count, max_pixels, reduce_to)
+    with opened(source, max_pixels) as picture:
+        total = getattr(picture, "n_frames", 1) if count > 1 and picture.format in _ANIMATED else 1
+        if total == 1:
+            return [finished(picture, reduce_to)]
+        within = max(1, min(total, MAX_WORK // (picture.width * picture.height)))
+        frames: list[Image.Image] = []
+        try:
+            for number in spread(within, count):
+                picture.seek(number)
+                frame = finished(picture, reduce_to)
+                frames.append(frame.copy() if frame.im is picture.im else frame)
+        except Exception:
+            if not frames:
+                raise
+        return frames
+
+
+def spread(total: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of `total` frames; all of them where they are fewer; the first for 1."""
+    if count == 1:
+        return [0]
+    return list(range(total)) if total <= count else [(2 * part + 1) * total // (2 * count) for part in range(count)]
+
+
+def _is_video(source: Path | bytes) -> bool:
+    """Looked at before Pillow is asked, which would search a long file for a picture."""
+    if isinstance(source, bytes):
+        return kind_of(source[:HEAD]) in VIDEO_KINDS
+    try:
+        with source.open("rb") as file:
+            return kind_of(file.read(HEAD)) in VIDEO_KINDS
+    except (OSError, ValueError):
+        return False  # a member of an archive, or whatever `opened` says of it

@@ -1,0 +1,104 @@
+"""Open pictures safely: any file in, an upright opaque RGB picture or one `ImageError` with a short reason out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from efuda.errors import ImageError
+from efuda.images.archives import read_member
+from efuda.images.colours import on_white
+from efuda.images.plugins import open_with_plugin
+from efuda.images.reasons import one_reason, where_is
+
+__all__ = ["FORMATS", "MAX_PIXELS", "MAX_SIDE", "check_size", "finished", "opened", "orientation_of", "read_rgb"]
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # HEIC and JPEG XL are brought by `plugins`
+
+# Danbooru's own limits (40,000 px a side, 21,000² in all): real art reaches them, Pillow's default refuses it.
+MAX_PIXELS: Final = 21_000 * 21_000
+MAX_SIDE: Final = 40_000
+_ORIENTATION: Final = 0x0112
+Image.MAX_IMAGE_PIXELS = None  # ours, above, is checked before a pixel is decoded
+
+
+def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None) -> Image.Image:
+    """Decode one picture completely, its first frame if it is animated.
+
+    Args:
+        source: a file, a member of an archive (`comic.cbz/003.png`), or the bytes of one.
+        max_pixels: refuse a larger picture before decoding it.
+        reduce_to: the picture may come out at a whole fraction of its size, its longer side not below this. A JPEG is
+            then decoded at a half, a quarter or an eighth, several times as fast; others are averaged by blocks.
+
+    Returns:
+        An RGB picture, upright, transparency laid on white, in sRGB.
+
+    Raises:
+        ImageError: with a reason such as "not a picture", "truncated" or "too large".
+    """
+    with opened(source, max_pixels) as picture:
+        return finished(picture, reduce_to)
+
+
+@contextmanager
+def opened(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture whose header was read and whose size is right; what is raised within becomes an ImageError."""
+    with one_reason(source), _open(source, max_pixels) as picture:
+        check_size(picture.size, max_pixels, where_is(source))
+        yield picture
+
+
+def finished(picture: Image.Image, reduce_to: int | None) -> Image.Image:
+    """Decode the frame that an open picture is at: upright, RGB, on white, reduced if that is wanted."""
+    longer = max(picture.size)
+    if reduce_to is not None and longer >= 2 * reduce_to and picture.format in ("JPEG", "MPO"):
+        picture.draft(None, tuple(-(-side * reduce_to // longer) for side in picture.size))  # type: ignore[arg-type]
+    picture.load()
+    upright = ImageOps.exif_transpose(picture) if orientation_of(picture) != 1 else picture
+    white = on_white(upright)
+    if reduce_to is not None and (factor := max(white.size) // reduce_to) >= 2:
+        white = white.reduce(factor)
+    plain = white._new(white.im) if white is picture else white  # no file and no second set of pixels behind it
+    plain.info = {}  # its profile no longer is that of its pixels
+    return plain
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """By its EXIF or XMP; 1, upright, where these are absent or make no sense."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def check_size(size: tuple[int, int], max_pixels: int, where: str = "") -> None:
+    """Raises ImageError where a picture of this size is not to be decoded."""
+    width, height = size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise ImageError(f"too large ({width}×{height})", where)
+    if width * height == 0:
+        raise ImageError("empty picture", where)
+
+
+def _open(source: Path | bytes, max_pixels: int) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except UnidentifiedImageError:
+        where = where_is(source)
+        other = open_with_plugin(source, lambda size: check_size(size, max_pixels, where))
+        if other is None:
+            raise
+        return other
+    except (NotADirectoryError, FileNotFoundError):
+        assert isinstance(source, Path)
+        member = read_member(source)
+        if member is None:
+            raise
+        return _open(member, max_pixels)
