@@ -62,10 +62,12 @@ def read_member(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | None:
         opened = _open(str(archive), *_state(archive))
         info = opened.getinfo(name)
         if reason := _refusal(info, max_bytes):
-            raise ImageError(reason, str(path))
+            raise ImageError(reason)
         with opened.open(info) as member:
             head = member.read(HEAD)  # a bomb of zeros is no picture: nothing more of it is unpacked
             rest = member.read(max_bytes + 1 - len(head)) if kind_of(head) or head.startswith(b"BM") else b""
+    except ImageError as error:
+        raise ImageError(error.reason, str(path)) from error
     except KeyError as error:
         raise ImageError("not in its archive", str(path)) from error
     except (NotImplementedError, RuntimeError) as error:
@@ -87,14 +89,14 @@ def members(archive: Path, suffixes: frozenset[str], skipped: Callable[[Path, st
     """
     try:
         names = _open(str(archive), *_state(archive)).NameToInfo
+    except ImageError as error:
+        return skipped(archive, error.reason)
     except _BROKEN:
         return skipped(archive, "damaged archive")
     except (NotImplementedError, RuntimeError):
         return skipped(archive, "packed in a way that is not read")
     except OSError as error:
         return skipped(archive, _of_disk(error))
-    if len(names) > MAX_MEMBERS:
-        return skipped(archive, f"an archive of more than {MAX_MEMBERS:,} files")
     for name in sorted(names, key=_natural):
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - no path before it is judged
         path = Path(f"{archive}/{name}")
@@ -158,7 +160,7 @@ def _open(archive: str, size: int, changed: int) -> zipfile.ZipFile:
     opened = zipfile.ZipFile(archive)
     if len(opened.NameToInfo) > MAX_MEMBERS:
         opened.close()
-        raise zipfile.BadZipFile("too many members")
+        raise ImageError(f"an archive of more than {MAX_MEMBERS:,} files", archive)
     return opened
 
 

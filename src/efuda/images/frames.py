@@ -7,13 +7,15 @@ from typing import Final
 
 from PIL import Image
 
+from efuda.images.archives import read_member
 from efuda.images.opening import MAX_PIXELS, finished, opened
-from efuda.images.reasons import HEAD, VIDEO_KINDS, kind_of, one_reason
+from efuda.images.reasons import HEAD, VIDEO_KINDS, kind_of, named, one_reason
 from efuda.images.video import video_frames
 
 __all__ = ["MAX_WORK", "read_frames", "spread"]
 
 MAX_WORK: Final = 2**30  # pixels decoded on the way to the last frame: animations can only be decoded in order
+_MAX_KEPT: Final = 2**27  # pixels in the frames that are returned; they take four bytes each
 _ANIMATED: Final = frozenset({"GIF", "PNG", "WEBP", "AVIF"})  # pages of a TIFF and the pictures of a HEIC do not move
 
 
@@ -32,7 +34,13 @@ def read_frames(
     Raises:
         ImageError: with a reason; an animation that breaks off after its first frame gives what came before.
     """
-    if _is_video(source):
+    head = source[:HEAD] if isinstance(source, bytes) else _head(source)
+    if head is None:
+        assert isinstance(source, Path)
+        if (member := read_member(source)) is not None:
+            with named(str(source)):
+                return read_frames(member, count=count, max_pixels=max_pixels, reduce_to=reduce_to)
+    elif kind_of(head) in VIDEO_KINDS:  # before Pillow is asked, which would search a long file for a picture
         with one_reason(source):
             return video_frames(source, count, max_pixels, reduce_to)
     with opened(source, max_pixels) as picture:
@@ -42,7 +50,7 @@ def read_frames(
         within = max(1, min(total, MAX_WORK // (picture.width * picture.height)))
         frames: list[Image.Image] = []
         try:
-            for number in spread(within, count):
+            for number in spread(within, _affordable(count, picture.size, reduce_to)):
                 picture.seek(number)
                 frame = finished(picture, reduce_to)
                 frames.append(frame.copy() if frame.im is picture.im else frame)
@@ -59,12 +67,16 @@ def spread(total: int, count: int) -> list[int]:
     return list(range(total)) if total <= count else [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
-def _is_video(source: Path | bytes) -> bool:
-    """Looked at before Pillow is asked, which would search a long file for a picture."""
-    if isinstance(source, bytes):
-        return kind_of(source[:HEAD]) in VIDEO_KINDS
+def _affordable(count: int, size: tuple[int, int], reduce_to: int | None) -> int:
+    """Fewer frames where they are so large that all of them would fill the memory."""
+    factor = max(1, max(size) // reduce_to) if reduce_to else 1
+    return max(1, min(count, _MAX_KEPT * factor**2 // (size[0] * size[1])))
+
+
+def _head(path: Path) -> bytes | None:
+    """None where it is no file that can be opened: a member of an archive, or whatever `opened` says of it."""
     try:
-        with source.open("rb") as file:
-            return kind_of(file.read(HEAD)) in VIDEO_KINDS
+        with path.open("rb") as file:
+            return file.read(HEAD)
     except (OSError, ValueError):
-        return False  # a member of an archive, or whatever `opened` says of it
+        return None

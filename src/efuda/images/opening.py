@@ -14,7 +14,7 @@ from efuda.errors import ImageError
 from efuda.images.archives import read_member
 from efuda.images.colours import on_white
 from efuda.images.plugins import open_with_plugin
-from efuda.images.reasons import one_reason, where_is
+from efuda.images.reasons import named, one_reason, where_is
 
 __all__ = ["FORMATS", "MAX_PIXELS", "MAX_SIDE", "check_size", "finished", "opened", "orientation_of", "read_rgb"]
 
@@ -101,4 +101,5 @@ def _open(source: Path | bytes, max_pixels: int) -> Image.Image:
         member = read_member(source)
         if member is None:
             raise
-        return _open(member, max_pixels)
+        with named(str(source)), one_reason(member):
+            return _open(member, max_pixels)

@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 from efuda.errors import ImageError
 from efuda.images.limits import is_limited
 
-__all__ = ["HEAD", "VIDEO_KINDS", "kind_of", "one_reason", "reason_of", "where_is"]
+__all__ = ["HEAD", "VIDEO_KINDS", "kind_of", "named", "one_reason", "reason_of", "where_is"]
 
 HEAD: Final = 32  # bytes that `kind_of` looks at
 _STARTS: Final = (
@@ -73,6 +73,15 @@ def one_reason(source: Path | bytes) -> Iterator[None]:
         raise
     except Exception as error:
         raise ImageError(reason_of(error, source), where_is(source)) from error
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """The ImageErrors of bytes say where the bytes came from."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(error.reason, where) from error
 
 
 def reason_of(error: Exception, source: Path | bytes) -> str:

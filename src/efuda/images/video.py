@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,10 @@ def video_frames(source: Path | bytes, count: int, max_pixels: int, reduce_to: i
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         kind = kind_of(file.read(HEAD))
         file.seek(0)
-        with av.open(file, format=_DEMUXERS[kind], metadata_errors="replace") as container:
+        with (
+            _as_broken(where, av.error.FFmpegError),
+            av.open(file, format=_DEMUXERS[kind], metadata_errors="replace") as container,
+        ):
             if not container.streams.video:
                 raise ImageError("a video without pictures", where)
             stream = container.streams.video[0]
@@ -54,6 +58,15 @@ def video_frames(source: Path | bytes, count: int, max_pixels: int, reduce_to: i
     if not frames:
         raise ImageError("cannot be decoded", where)
     return frames
+
+
+@contextmanager
+def _as_broken(where: str, broken: type[Exception]) -> Iterator[None]:
+    """ffmpeg's errors have the numbers of the disk's, and are not the disk's."""
+    try:
+        yield
+    except broken as error:
+        raise ImageError("cannot be decoded", where) from error
 
 
 def _some(container: Any, stream: Any, count: int) -> Iterator[Any]:
