@@ -2,10 +2,11 @@
 
     python benchmarks/decoders.py [--folder DIR] [--mutations 2000] [--drawn 2000] [--seconds 20] [--large]
 
-Reads every file of a folder and mutations of them, and mutations of files drawn here in every format (videos and archives
-included), as a tagging worker does: in a process with a memory limit, which is ended when a file takes too long. Prints
-what became of them, the slowest, and whatever crashed or hung, which must be nothing. `--large` decodes pictures of 441 MP
-instead and prints what they need. Ends with an error where something crashed, hung or raised anything but ImageError.
+Reads every file of a folder and mutations of them, and mutations of files drawn here in every format (videos and
+archives included), as a tagging worker does: in a process with a memory limit, which is ended when a file takes too
+long. Prints what became of them, the slowest, and whatever crashed or hung, which must be nothing. `--large` decodes
+pictures of 441 MP instead and prints what they need. Ends with an error where something crashed, hung or raised
+anything but ImageError.
 """
 
 from __future__ import annotations

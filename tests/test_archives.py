@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,7 +151,7 @@ def test_what_is_not_in_an_archive(tmp_path: Path) -> None:
     assert reason(tmp_path) == "a folder, not a picture"
     (tmp_path / "picture.png").write_bytes(PAGE)
     assert reason(tmp_path / "picture.png" / "1.png") == "missing"
-    with pytest.raises(ImageError, match="^an archive, not a picture$"):
+    with pytest.raises(ImageError, match=r"^an archive, not a picture$"):
         read_rgb(comic.read_bytes())
 
 
@@ -167,8 +169,6 @@ def test_a_film_in_an_archive(tmp_path: Path) -> None:
 
 
 def test_every_mutation_of_an_archive_is_a_picture_or_a_reason(tmp_path: Path) -> None:
-    import random
-
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("1.png", "b/2.png"):
@@ -181,8 +181,6 @@ def test_every_mutation_of_an_archive_is_a_picture_or_a_reason(tmp_path: Path) -
             data[chance.randrange(len(data))] = chance.randrange(256)
         path.write_bytes(data)
         for page in find_pictures([path]):
-            try:
+            with suppress(ImageError):
                 read += read_rgb(page).size == (8, 6)
-            except ImageError:
-                pass
     assert read > 50

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawn import COLOURS, encoded, moving, soft, video
 from PIL import Image
@@ -129,22 +131,18 @@ def test_a_video_that_breaks_off(part: float) -> None:
     data = video("matroska")
     found = read_frames(data[: int(len(data) * part)], count=3)
     assert 1 <= len(found) <= 3
-    with pytest.raises(ImageError, match="^(cannot be decoded|a video without pictures)$"):
+    with pytest.raises(ImageError, match=r"^(cannot be decoded|a video without pictures)$"):
         whole = video("mp4")
         read_frames(whole[: int(len(whole) * part)], count=3)  # its index was at the end
 
 
 def test_a_video_is_told_from_a_picture() -> None:
-    with pytest.raises(ImageError, match="^a video, not a picture$"):
+    with pytest.raises(ImageError, match=r"^a video, not a picture$"):
         read_rgb(video())
 
 
 def test_sound_alone_has_no_pictures() -> None:
-    import io
-
-    import av
-    import numpy as np
-
+    av = pytest.importorskip("av")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=44100)
@@ -152,7 +150,7 @@ def test_sound_alone_has_no_pictures() -> None:
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(ImageError, match="^a video without pictures$"):
+    with pytest.raises(ImageError, match=r"^a video without pictures$"):
         read_frames(buffer.getvalue(), count=2)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import random
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance
+from drawn import encoded, soft
+from PIL import Image, ImageCms, ImageDraw, ImageEnhance
 
-from efuda.errors import ImageError, InputError
-from efuda.images import examine, find_pictures, is_single_colour, phash, read_rgb, thumbnail
+from efuda.errors import ImageError
+from efuda.images import examine, is_single_colour, phash, read_frames, read_rgb, thumbnail
+from efuda.images.plugins import jxl_size
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -274,6 +277,209 @@ def test_damaged_jpegs_are_judged_alike_both_ways(options: dict[str, object]) ->
     assert outcomes == {tuple, str}
 
 
+# Formats that need more than Pillow
+
+
+def worst(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other)).max())
+
+
+@pytest.mark.parametrize("size", [(97, 83), (64, 64), (16, 200), (8, 8)])
+def test_heic(size: tuple[int, int], tmp_path: Path) -> None:
+    picture = soft(size)
+    (tmp_path / "a.heic").write_bytes(encoded(picture, "HEIF", quality=95))
+    read = read_rgb(tmp_path / "a.heic")
+    assert (read.mode, read.size) == ("RGB", size)
+    assert np.abs(np.asarray(read).astype(int) - np.asarray(picture)).mean() < (5 if min(size) > 16 else 15)
+    assert examine((tmp_path / "a.heic").read_bytes()).width == size[0]
+    clear = encoded(Image.new("RGBA", size, (255, 0, 0, 0)), "HEIF")
+    assert read_rgb(clear).getpixel((3, 3)) == WHITE
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_is_upright(orientation: int) -> None:
+    picture = Image.new("RGB", (128, 64), WHITE)
+    picture.paste("black", (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    read = read_rgb(encoded(picture, "HEIF", exif=exif.tobytes(), quality=95))
+    assert read.size == ((64, 128) if orientation in (6, 8) else (128, 64))
+    corner = {1: (8, 8), 3: (120, 56), 6: (56, 8), 8: (8, 120)}[orientation]
+    assert read.getpixel(corner)[0] < 60  # type: ignore[index]
+
+
+@pytest.mark.parametrize("options", [{}, {"use_container": True}, {"lossless": True}])
+@pytest.mark.parametrize("size", [(97, 83), (64, 64), (400, 300), (320, 180), (8, 16), (3000, 20)])
+def test_jpeg_xl(size: tuple[int, int], options: dict[str, bool]) -> None:
+    picture = soft(size)
+    data = encoded(picture, "JXL", **options)
+    assert jxl_size(data) == size
+    read = read_rgb(data)
+    assert (read.mode, read.size) == ("RGB", size)
+    assert np.abs(np.asarray(read).astype(int) - np.asarray(picture)).mean() < (5 if min(size) > 16 else 15)
+    clear = encoded(Image.new("RGBA", size, (255, 0, 0, 0)), "JXL", **options)
+    assert read_rgb(clear).getpixel((3, 3)) == WHITE
+
+
+def test_jpeg_xl_is_refused_by_its_header() -> None:
+    data = encoded(soft((400, 300)), "JXL")
+    assert reason(data, max_pixels=100_000) == "too large (400×300)"
+    assert reason(data[:40]) in ("truncated", "cannot be decoded")
+    assert reason(b"\xff\x0a") in ("truncated", "cannot be decoded")
+
+
+def test_without_a_plugin_the_reason_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from efuda.images import plugins
+
+    data = encoded(soft(), "JXL")
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    plugins._bring_jxl.cache_clear()
+    assert reason(data) == 'JPEG XL needs pip install "efuda[formats]"'
+    plugins._bring_jxl.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.png", "c.webp", "d.tif", "e.gif", "f.bmp", "g.avif", "h.heic", "i.jxl"])
+def test_every_format_is_itself_under_any_name(name: str, tmp_path: Path) -> None:
+    """A file of each format in the name of another, in a script that is not ours, with a line end in it."""
+    kinds = {"a": "JPEG", "b": "PNG", "c": "WEBP", "d": "TIFF", "e": "GIF", "f": "BMP", "g": "AVIF", "h": "HEIF"}
+    picture = soft()
+    path = tmp_path / f"絵\n🎨 {name[0]}.jpg"
+    path.write_bytes(encoded(picture, kinds.get(name[0], "JXL")))
+    assert np.abs(np.asarray(read_rgb(path)).astype(int) - np.asarray(picture)).mean() < 6
+    assert len(read_frames(path, count=4)) == 1
+
+
+# Colours
+
+
+def profile(name: str) -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()  # type: ignore[arg-type]
+
+
+def wide() -> bytes:
+    """A profile whose red, green and blue are those of sRGB in another order: what it does to colours is known."""
+    data = bytearray(profile("sRGB"))
+    count = int.from_bytes(data[128:132], "big")
+    tags = {bytes(data[132 + 12 * n : 136 + 12 * n]): 132 + 12 * n for n in range(count)}
+    places = [bytes(data[tags[name] + 4 : tags[name] + 12]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+    for name, place in zip((b"rXYZ", b"gXYZ", b"bXYZ"), (places[1], places[2], places[0]), strict=True):
+        data[tags[name] + 4 : tags[name] + 12] = place
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "HEIF", "JXL"])
+def test_a_profile_is_applied(kind: str) -> None:
+    if kind == "JXL":
+        pytest.skip("its plugin writes no profile")
+    options = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "JPEG": {"quality": 100, "subsampling": 0}}
+    data = encoded(Image.new("RGB", (16, 16), RED), kind, icc_profile=wide(), **options.get(kind, {"quality": 100}))
+    assert worst(read_rgb(data), Image.new("RGB", (16, 16), GREEN)) < 12
+    assert worst(read_rgb(data).convert("RGB"), read_frames(data)[0]) == 0
+
+
+def test_a_profile_is_applied_once() -> None:
+    """A picture that was read and saved has no profile any more."""
+    read = read_rgb(encoded(Image.new("RGB", (16, 16), RED), "PNG", icc_profile=wide()))
+    assert worst(read_rgb(encoded(read, "PNG")), Image.new("RGB", (16, 16), GREEN)) < 4
+
+
+def test_a_profile_with_transparency_and_with_a_palette() -> None:
+    clear = Image.new("RGBA", (2, 1), (*RED, 255))
+    clear.putpixel((0, 0), (*RED, 0))
+    read = read_rgb(encoded(clear, "PNG", icc_profile=wide()))
+    assert read.getpixel((0, 0)) == WHITE
+    assert worst(read.crop((1, 0, 2, 1)), Image.new("RGB", (1, 1), GREEN)) < 4
+    palette = Image.new("RGB", (4, 4), RED).quantize(2)
+    assert worst(read_rgb(encoded(palette, "PNG", icc_profile=wide())), Image.new("RGB", (4, 4), GREEN)) < 8
+
+
+def test_srgb_changes_nothing() -> None:
+    picture = soft()
+    assert read_rgb(encoded(picture, "PNG", icc_profile=profile("sRGB"))).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize(
+    "broken", [b"", b"nonsense", bytes(200), profile("sRGB")[:300], profile("LAB"), profile("XYZ")]
+)
+def test_a_broken_or_foreign_profile_is_ignored(broken: bytes) -> None:
+    picture = soft()
+    assert read_rgb(encoded(picture, "PNG", icc_profile=broken)).tobytes() == picture.tobytes()
+
+
+def test_grey_with_a_colour_profile_is_grey() -> None:
+    picture = soft().convert("L")
+    assert read_rgb(encoded(picture, "PNG", icc_profile=wide())).tobytes() == picture.convert("RGB").tobytes()
+
+
+def test_adobes_inverted_cmyk() -> None:
+    """Adobe writes CMYK upside down and says so; so does everybody else, without saying so."""
+    data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
+    assert b"Adobe" in data
+    assert worst(read_rgb(data), Image.new("RGB", (16, 16), RED)) < 8
+    mark = data.index(b"\xff\xee")
+    size = int.from_bytes(data[mark + 2 : mark + 4], "big")
+    bare = data[:mark] + data[mark + 2 + size :]
+    assert worst(read_rgb(bare), Image.new("RGB", (16, 16), RED)) < 8
+
+
+def test_lab_becomes_rgb(tmp_path: Path) -> None:
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab = to_lab.apply(Image.new("RGB", (4, 4), (200, 60, 40)))
+    assert worst(read_rgb(saved(lab, tmp_path / "lab.tif")), Image.new("RGB", (4, 4), (200, 60, 40))) < 4
+
+
+def test_white_beneath_every_transparency() -> None:
+    """As `alpha_composite` does it, for every colour and alpha, though several times as fast."""
+    every = np.empty((256, 256, 4), np.uint8)
+    every[..., :3] = np.arange(256)[:, None, None]
+    every[..., 3] = np.arange(256)
+    picture = Image.fromarray(every)
+    slow = Image.new("RGBA", picture.size, "white")
+    slow.alpha_composite(picture)
+    assert worst(read_rgb(encoded(picture, "PNG")), slow.convert("RGB")) <= 1
+
+
+def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    from efuda.images import colours
+
+    picture = soft((50, 40)).convert("RGBA")
+    picture.putalpha(soft((50, 40), 1).convert("L"))
+    several = [
+        encoded(picture, "PNG"),
+        encoded(soft().convert("CMYK"), "TIFF"),
+        encoded(soft().convert("P"), "PNG", transparency=3),
+        encoded(soft(), "PNG", icc_profile=wide()),
+        encoded(soft().convert("I;16"), "PNG"),
+        encoded(soft().convert("F"), "TIFF"),
+        encoded(soft().convert("I"), "TIFF"),
+    ]
+    whole = [read_rgb(data).tobytes() for data in several]
+    monkeypatch.setattr(colours, "_STRIP", 170)
+    assert [read_rgb(data).tobytes() for data in several] == whole
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "JPEG"])
+def test_pictures_come_out_reduced(kind: str) -> None:
+    picture = soft((640, 320))
+    data = encoded(picture, kind)
+    for side, size in ((640, (640, 320)), (321, (640, 320)), (320, (320, 160)), (100, (107, 54)), (1000, (640, 320))):
+        read = read_rgb(data, reduce_to=side)
+        assert max(read.size) >= min(side, 640)
+        if kind != "JPEG":
+            assert read.size == size
+        small = picture.resize(read.size, Image.Resampling.BOX)
+        assert np.abs(np.asarray(read).astype(int) - np.asarray(small)).mean() < 4
+
+
+def test_nothing_of_the_file_is_left_in_the_picture(tmp_path: Path) -> None:
+    path = saved(soft(), tmp_path / "a.jpg", icc_profile=profile("sRGB"), comment=b"hello")
+    read = read_rgb(path)
+    assert type(read) is Image.Image
+    assert read.info == {}
+    path.unlink()
+    assert read.copy().tobytes() == read.tobytes()
+
+
 # What is said of a picture
 
 
@@ -355,32 +561,3 @@ def test_thumbnail_leaves_the_picture_alone_and_never_enlarges() -> None:
     assert thumbnail(picture, 20).size == (20, 10)
     assert thumbnail(picture, 500).size == (100, 50)
     assert picture.size == (100, 50)
-
-
-def touch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
-
-
-def test_pictures_are_found_in_order_and_hidden_ones_are_not(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "z/c.webp", "m/d.avif", ".hidden.jpg", ".git/e.jpg", "notes.txt"):
-        touch(tmp_path / name)
-    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path])]
-    assert found == ["a.JPG", "b.png", "m/d.avif", "z/c.webp"]
-
-
-def test_a_file_named_outright_is_taken_whatever_its_name_and_each_only_once(tmp_path: Path) -> None:
-    one, other = touch(tmp_path / "one.jpg"), touch(tmp_path / "other.download")
-    assert list(find_pictures([other, tmp_path, one, other])) == [other, one]
-
-
-def test_a_loop_of_links_does_not_trap_the_walk(tmp_path: Path) -> None:
-    picture = touch(tmp_path / "folder" / "a.jpg")
-    (tmp_path / "folder" / "back").symlink_to(tmp_path, target_is_directory=True)
-    assert list(find_pictures([tmp_path])) == [picture]
-
-
-def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere does not exist"):
-        list(find_pictures([tmp_path / "nowhere"]))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from PIL import Image
 
 __all__ = ["on_white"]
 
-_STRIP: Final = 32 << 20  # pixels that are converted at a time: a picture of 441 MP is not held thrice
+_STRIP: Final = (
+    1 << 18
+)  # pixels converted at a time: a picture of 441 MP is not held thrice, and a strip stays in the cache
 _SAME: Final = 2  # of 255: a profile that changes no colour by more is sRGB under some name
 _SPACES: Final = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
@@ -21,17 +24,22 @@ def on_white(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and profile is None and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return _eight_bits(picture).convert("RGB")
+        return _in_strips(picture, partial(_eight_bits, top=_top(picture)))
     transform = _transform(profile, _profiled(picture)) if profile else None
     if picture.mode == "RGB" and transform is None and "transparency" not in picture.info:
         return picture
+    return _in_strips(picture, partial(_rgb, transform=transform))
+
+
+def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Apply what makes an RGB picture of any; of a large one strip by strip, so that it is not held several times."""
     if picture.width * picture.height <= _STRIP:
-        return _rgb(picture, transform)
+        return convert(picture)
     whole = Image.new("RGB", picture.size)
     rows = max(1, _STRIP // picture.width)
     for top in range(0, picture.height, rows):
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
-        whole.paste(_rgb(strip, transform), (0, top))
+        whole.paste(convert(strip), (0, top))
     return whole
 
 
@@ -102,15 +110,15 @@ def _from_lab() -> Any:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(picture: Image.Image, top: float) -> Image.Image:
     """16-bit, 32-bit and float greys, which `convert` would clip to white, scaled to 0–255 and rounded."""
-    wide = picture.convert("F")
-    top = 65535.0 if picture.mode.startswith("I;16") else _top(wide)
-    return wide.point(lambda value: value * (255.0 / top) + 0.5).convert("L")
+    return picture.convert("F").point(lambda value: value * (255.0 / top) + 0.5).convert("L").convert("RGB")
 
 
-def _top(wide: Image.Image) -> float:
-    """What white is in a mode that does not say: judged by the brightest pixel."""
-    _, high = wide.getextrema()
-    assert isinstance(high, float)
+def _top(picture: Image.Image) -> float:
+    """What white is; in a mode that does not say it is judged by the brightest pixel."""
+    if picture.mode.startswith("I;16"):
+        return 65535.0
+    _, high = picture.getextrema()
+    assert isinstance(high, (int, float))
     return 65535.0 if high > 255 else 255.0 if high > 1 else 1.0

@@ -8,7 +8,9 @@ it.
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Final
 
 __all__ = ["DECODING_MEMORY", "is_limited", "limit_this_process"]
@@ -19,10 +21,10 @@ _limited = False
 
 
 def limit_this_process(memory_bytes: int) -> bool:
-    """Let this process have so much memory of its own and no more, write no core dump, and decode with one thread.
+    """Let this process have so much memory beside what it has now, write no core dump, and decode with one thread.
 
-    On Linux what counts is what can be written (heap, stacks, anonymous maps): code and shared memory are free. macOS
-    takes the limit and does not keep it; Windows has none.
+    What counts is its address space: also shared memory and libraries that come later, tens of MB. macOS takes the
+    limit and does not keep it; Windows has none.
 
     Returns:
         Whether the system keeps the limit.
@@ -33,15 +35,21 @@ def limit_this_process(memory_bytes: int) -> bool:
         return False
     import resource
 
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS, memory_bytes),
-    ):
+    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, _mapped() + memory_bytes)):
         _, hard = resource.getrlimit(what)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
     _limited = sys.platform == "linux"
     return _limited
+
+
+def _mapped() -> int:
+    """Bytes of this process's address space that are in use, where the system says."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_limited() -> bool:
