@@ -13,7 +13,7 @@ from drawn import COLOURS, encoded, moving, soft, video
 from PIL import Image
 
 from efuda.errors import ImageError
-from efuda.images import frames, read_frames, read_rgb
+from efuda.images import frames, full_size, read_frames, read_rgb
 from efuda.images.frames import spread
 
 ANIMATED = ["GIF", "PNG", "WEBP", "AVIF"]
@@ -118,6 +118,7 @@ def test_frames_are_reduced() -> None:
     assert [picture.size for picture in read_frames(moving("GIF", size=(320, 240)), count=2, reduce_to=100)] == [
         (107, 80)
     ] * 2
+    assert full_size(read_frames(video(size=(640, 480)), reduce_to=100)[0]) == (640, 480)
     assert [picture.size for picture in read_frames(video(size=(640, 480)), count=2, reduce_to=100)] == [(106, 80)] * 2
 
 

@@ -15,7 +15,7 @@ from drawn import encoded, soft
 from PIL import Image, ImageCms, ImageDraw, ImageEnhance
 
 from efuda.errors import ImageError
-from efuda.images import examine, is_single_colour, phash, read_frames, read_rgb, thumbnail
+from efuda.images import examine, full_size, is_single_colour, phash, read_frames, read_rgb, thumbnail
 from efuda.images.plugins import jxl_size
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -467,15 +467,26 @@ def test_pictures_come_out_reduced(kind: str) -> None:
         assert max(read.size) >= min(side, 640)
         if kind != "JPEG":
             assert read.size == size
+        assert full_size(read) == (640, 320)
         small = picture.resize(read.size, Image.Resampling.BOX)
         assert np.abs(np.asarray(read).astype(int) - np.asarray(small)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_full_size_is_that_of_the_upright_picture(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    read = read_rgb(encoded(soft((640, 320)), kind, exif=exif), reduce_to=100)
+    assert full_size(read) == (320, 640)
+    assert read.height > read.width
+    assert full_size(Image.new("RGB", (3, 2))) == (3, 2)
 
 
 def test_nothing_of_the_file_is_left_in_the_picture(tmp_path: Path) -> None:
     path = saved(soft(), tmp_path / "a.jpg", icc_profile=profile("sRGB"), comment=b"hello")
     read = read_rgb(path)
     assert type(read) is Image.Image
-    assert read.info == {}
+    assert read.info.keys() == {"efuda_full_size"}
     path.unlink()
     assert read.copy().tobytes() == read.tobytes()
 

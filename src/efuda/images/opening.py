@@ -16,7 +16,18 @@ from efuda.images.colours import on_white
 from efuda.images.plugins import open_with_plugin
 from efuda.images.reasons import named, one_reason, where_is
 
-__all__ = ["FORMATS", "MAX_PIXELS", "MAX_SIDE", "check_size", "finished", "opened", "orientation_of", "read_rgb"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "check_size",
+    "finished",
+    "full_size",
+    "opened",
+    "orientation_of",
+    "read_rgb",
+    "with_full_size",
+]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # HEIC and JPEG XL are brought by `plugins`
 
@@ -24,6 +35,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # HEIC a
 MAX_PIXELS: Final = 21_000 * 21_000
 MAX_SIDE: Final = 40_000
 _ORIENTATION: Final = 0x0112
+_FULL: Final = "efuda_full_size"
 Image.MAX_IMAGE_PIXELS = None  # ours, above, is checked before a pixel is decoded
 
 
@@ -56,17 +68,30 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def finished(picture: Image.Image, reduce_to: int | None) -> Image.Image:
     """Decode the frame that an open picture is at: upright, RGB, on white, reduced if that is wanted."""
-    longer = max(picture.size)
+    stored = picture.size
+    longer = max(stored)
     if reduce_to is not None and longer >= 2 * reduce_to and picture.format in ("JPEG", "MPO"):
         picture.draft(None, tuple(-(-side * reduce_to // longer) for side in picture.size))  # type: ignore[arg-type]
     picture.load()
-    upright = ImageOps.exif_transpose(picture) if orientation_of(picture) != 1 else picture
+    orientation = orientation_of(picture)
+    upright = ImageOps.exif_transpose(picture) if orientation != 1 else picture
     white = on_white(upright)
     if reduce_to is not None and (factor := max(white.size) // reduce_to) >= 2:
         white = white.reduce(factor)
     plain = white._new(white.im) if white is picture else white  # no file and no second set of pixels behind it
-    plain.info = {}  # its profile no longer is that of its pixels
-    return plain
+    return with_full_size(plain, stored if orientation < 5 else (stored[1], stored[0]))
+
+
+def full_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of the upright original of a picture that was read, which `reduce_to` may have made smaller."""
+    size: tuple[int, int] = picture.info.get(_FULL, picture.size)
+    return size
+
+
+def with_full_size(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Nothing else of the file is kept: its profile, for one, no longer is that of the pixels."""
+    picture.info = {_FULL: size}
+    return picture
 
 
 def orientation_of(picture: Image.Image) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from PIL import Image
 
 from efuda.errors import ImageError
-from efuda.images.opening import check_size
+from efuda.images.opening import check_size, with_full_size
 from efuda.images.reasons import HEAD, kind_of, where_is
 
 __all__ = ["video_frames"]
@@ -26,6 +26,7 @@ _DEMUXERS: Final = {
     "mpeg": "mpeg",
     "asf": "asf",
 }
+_SIDEWAYS: Final = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270)
 _MAX_DECODED: Final = 600  # frames, on the way from a key frame to the wanted one
 _MAX_PACKETS: Final = 20_000  # without a frame: sound, or nothing but damage
 
@@ -118,4 +119,6 @@ def _picture(frame: Any, reduce_to: int | None) -> Image.Image:
     picture: Image.Image = frame.to_image(width=max(1, width // factor), height=max(1, height // factor))
     turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
     turn = turns.get(int(getattr(frame, "rotation", 0)) % 360)
-    return picture if turn is None else picture.transpose(turn)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    return with_full_size(picture, (height, width) if turn in _SIDEWAYS else (width, height))
