@@ -458,18 +458,16 @@ def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch)
     assert [read_rgb(data).tobytes() for data in several] == whole
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "JPEG"])
-def test_pictures_come_out_reduced(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "scale"), [(640, 1), (321, 1), (320, 2), (160, 4), (100, 4), (80, 8), (9, 8), (1000, 1)]
+)
+def test_a_jpeg_comes_out_reduced_and_others_as_they_are(side: int, scale: int) -> None:
     picture = soft((640, 320))
-    data = encoded(picture, kind)
-    for side, size in ((640, (640, 320)), (321, (640, 320)), (320, (320, 160)), (100, (107, 54)), (1000, (640, 320))):
-        read = read_rgb(data, reduce_to=side)
-        assert max(read.size) >= min(side, 640)
-        if kind != "JPEG":
-            assert read.size == size
-        assert full_size(read) == (640, 320)
-        small = picture.resize(read.size, Image.Resampling.BOX)
-        assert np.abs(np.asarray(read).astype(int) - np.asarray(small)).mean() < 4
+    read = read_rgb(encoded(picture, "JPEG"), reduce_to=side)
+    assert (read.size, full_size(read)) == ((640 // scale, 320 // scale), (640, 320))
+    small = picture.resize(read.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(read).astype(int) - np.asarray(small)).mean() < 4
+    assert read_rgb(encoded(picture, "PNG"), reduce_to=side).size == (640, 320)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -478,7 +476,7 @@ def test_the_full_size_is_that_of_the_upright_picture(kind: str) -> None:
     exif[0x0112] = 6
     read = read_rgb(encoded(soft((640, 320)), kind, exif=exif), reduce_to=100)
     assert full_size(read) == (320, 640)
-    assert read.height > read.width
+    assert read.height == 2 * read.width
     assert full_size(Image.new("RGB", (3, 2))) == (3, 2)
 
 

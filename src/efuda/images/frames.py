@@ -29,7 +29,7 @@ def read_frames(
         count: 1 takes the first frame. More are taken from the middles of so many equal parts, since the first and the
             last are often blank. Of an animation so long or large that decoding it all would be more than `MAX_WORK`
             pixels, the parts are those of its beginning.
-        max_pixels, reduce_to: as for `read_rgb`.
+        max_pixels, reduce_to: as for `read_rgb`; frames of a video are reduced too.
 
     Raises:
         ImageError: with a reason; an animation that breaks off after its first frame gives what came before.
@@ -50,7 +50,7 @@ def read_frames(
         within = max(1, min(total, MAX_WORK // (picture.width * picture.height)))
         frames: list[Image.Image] = []
         try:
-            for number in spread(within, _affordable(count, picture.size, reduce_to)):
+            for number in spread(within, max(1, min(count, _MAX_KEPT // (picture.width * picture.height)))):
                 picture.seek(number)
                 frame = finished(picture, reduce_to)
                 frames.append(frame.copy() if frame.im is picture.im else frame)
@@ -65,12 +65,6 @@ def spread(total: int, count: int) -> list[int]:
     if count == 1:
         return [0]
     return list(range(total)) if total <= count else [(2 * part + 1) * total // (2 * count) for part in range(count)]
-
-
-def _affordable(count: int, size: tuple[int, int], reduce_to: int | None) -> int:
-    """Fewer frames where they are so large that all of them would fill the memory."""
-    factor = max(1, max(size) // reduce_to) if reduce_to else 1
-    return max(1, min(count, _MAX_KEPT * factor**2 // (size[0] * size[1])))
 
 
 def _head(path: Path) -> bytes | None:

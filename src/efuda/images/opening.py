@@ -45,8 +45,8 @@ def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, reduce_to: i
     Args:
         source: a file, a member of an archive (`comic.cbz/003.png`), or the bytes of one.
         max_pixels: refuse a larger picture before decoding it.
-        reduce_to: the picture may come out at a whole fraction of its size, its longer side not below this. A JPEG is
-            then decoded at a half, a quarter or an eighth, several times as fast; others are averaged by blocks.
+        reduce_to: a JPEG may come out at a half, a quarter or an eighth of its size, its longer side not below this:
+            several times as fast. `full_size` says what it was.
 
     Returns:
         An RGB picture, upright, transparency laid on white, in sRGB.
@@ -67,7 +67,7 @@ def opened(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def finished(picture: Image.Image, reduce_to: int | None) -> Image.Image:
-    """Decode the frame that an open picture is at: upright, RGB, on white, reduced if that is wanted."""
+    """Decode the frame that an open picture is at: upright, RGB, on white, a JPEG reduced if that is wanted."""
     stored = picture.size
     longer = max(stored)
     if reduce_to is not None and longer >= 2 * reduce_to and picture.format in ("JPEG", "MPO"):
@@ -76,8 +76,6 @@ def finished(picture: Image.Image, reduce_to: int | None) -> Image.Image:
     orientation = orientation_of(picture)
     upright = ImageOps.exif_transpose(picture) if orientation != 1 else picture
     white = on_white(upright)
-    if reduce_to is not None and (factor := max(white.size) // reduce_to) >= 2:
-        white = white.reduce(factor)
     plain = white._new(white.im) if white is picture else white  # no file and no second set of pixels behind it
     return with_full_size(plain, stored if orientation < 5 else (stored[1], stored[0]))
 
