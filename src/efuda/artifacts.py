@@ -195,6 +195,12 @@ class Dataset:
         """Changes when any post, label, split or tag does."""
         return str(self.marker.counts["digest"])
 
+    def aliases(self) -> dict[str, str]:
+        """Other name → tag, for the tags of the vocabulary, as far as aliases were known when it was made."""
+        table = _parquet(self.root / "tags.parquet").to_pydict()
+        columns = zip(table["name"], table.get("aliases", [[]] * len(table["name"])), strict=True)
+        return {alias: name for name, others in columns for alias in others or ()}
+
     @cached_property
     def funnel(self) -> dict[str, int]:
         """Step → how many were left after it."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, pictures, stages
+from efuda.cli import about, measuring, pictures, stages
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -45,6 +45,7 @@ app = typer.Typer(
     "Try it all on pictures drawn on the spot: efuda demo",
 )
 stages.register(app)
+measuring.register(app)
 pictures.register(app)
 about.register(app)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from efuda.artifacts import CALIBRATED, CALIBRATION, Dataset, Model, TagThreshold, check_same_vocabulary
 from efuda.errors import InputError, UsageError
+from efuda.evaluation.naming import match
 from efuda.evaluation.policies import Policy, best_threshold, fit_thresholds, wilson
 from efuda.evaluation.scoring import scored
 from efuda.evaluation.truth import standard
@@ -91,16 +92,26 @@ def open_tagger(model: Model, dataset: Dataset) -> Tagger:
 
 
 def folded(
-    tagger: Tagger, dataset: Dataset, split: str, step: str, progress: Progress, *, workers: int = 1
+    tagger: Tagger,
+    dataset: Dataset,
+    split: str,
+    step: str,
+    progress: Progress,
+    *,
+    columns: NDArray[np.int64] | None = None,
+    workers: int = 1,
 ) -> list[ScoreHistogram]:
     """Histograms of the split in disjoint parts, every fourth picture in each; tags that the model lacks are left out.
+
+    Args:
+        columns: the model's output for each of the dataset's tags, −1 for none; by name by default.
 
     Raises:
         InputError: no picture can be read.
     """
     posts = dataset.posts(split)
-    truth, index = standard(posts), tagger.vocabulary.index
-    place = np.array([index.get(name, -1) for name in dataset.vocabulary.names], dtype=np.int64)
+    truth = standard(posts)
+    place = match(dataset.vocabulary, tagger.vocabulary).columns if columns is None else columns
     folds = [ScoreHistogram(len(tagger.vocabulary)) for _ in range(_FOLDS)]
     for batch in scored(tagger, posts, step, progress, workers=workers):
         rows = np.array(batch.rows, dtype=np.int64)

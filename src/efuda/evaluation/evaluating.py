@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from efuda.artifacts import Dataset, Model, Posts
 from efuda.errors import InputError
 from efuda.evaluation.calibrating import VALIDATION, fit_recipe, folded, open_tagger
-from efuda.evaluation.comparing import Pair, check_not_fitted_here, common_tags
+from efuda.evaluation.comparing import Pair, checked_policies, common_tags, open_other
 from efuda.evaluation.evaluation import Evaluation, Shown
+from efuda.evaluation.naming import match, pick
 from efuda.evaluation.policies import Policy, fit_thresholds
 from efuda.evaluation.results import Rule, Tally
 from efuda.evaluation.scoring import Batch, scored
@@ -39,6 +40,7 @@ class Plan:
     Attributes:
         policies: further threshold policies by name, fitted on validation; see `policies`.
         against: directories of other taggers, compared on the tags in common.
+        aliases: other name → tag, besides those that the dataset knows; for tags that `against` names otherwise.
         diligent: measure the fifth of the posts with the most labels, too.
         labels: a file of clean labels; measure its posts against them, too.
         replicates: of the bootstrap; 0 for no intervals.
@@ -46,7 +48,8 @@ class Plan:
     """
 
     policies: Sequence[str] = ()
-    against: Sequence[Path] = ()
+    against: Sequence[Path | str] = ()
+    aliases: Mapping[str, str] | None = None
     diligent: bool = False
     labels: Path | None = None
     replicates: int = 1000
@@ -75,16 +78,18 @@ def evaluate(
             file of labels is not one, or no picture can be read.
     """
     plan = plan or Plan()
-    policies = _checked(plan.policies, split)
+    policies = checked_policies(plan.policies, split)
     tagger, posts = open_tagger(model, dataset), dataset.posts(split)
-    others = [_opened(root, split) for root in plan.against]
+    others = [open_other(place, split) for place in plan.against]
+    known = {**dataset.aliases(), **(plan.aliases or {})}
     harnesses = [standard(posts), *([diligent(posts)] if plan.diligent else [])]
     if plan.labels:
         harnesses.append(audited(posts, model.vocabulary, plan.labels))
     fit = _Fit(dataset, policies, fit_recipe(model), plan.workers, progress)
     histogram = fit.histogram(tagger)
     rules = [*_own_rules(model, tagger, split), *fit.rules(histogram, model.vocabulary)]
-    pairs = [_pair(tagger, other, histogram, fit, calibrated=len(rules) > len(policies) + 1) for other in others]
+    calibrated = len(rules) > len(policies) + 1
+    pairs = [_pair(tagger, other, histogram, fit, known, calibrated=calibrated) for other in others]
     calibration = model.calibration() if model.calibrated_on() != split else None
     tallies = {harness.name: Tally(model.vocabulary, rules, calibration) for harness in harnesses}
     shown: list[Shown] = []
@@ -115,16 +120,6 @@ def evaluate(
     )
 
 
-def _checked(texts: Sequence[str], split: str) -> list[Policy]:
-    policies = [*dict.fromkeys(Policy.parse(text) for text in texts)]
-    fitted = [str(policy) for policy in policies if policy.fitted]
-    if fitted and split == VALIDATION:
-        raise InputError(
-            f"The policy {fitted[0]} is fitted on {VALIDATION}, so it is not judged there: measure on another split."
-        )
-    return policies
-
-
 def _own_rules(model: Model, tagger: Tagger, split: str) -> list[Rule]:
     rules = [Rule(HALF, model.vocabulary, np.full(len(model.vocabulary), 0.5, np.float32))]
     if tagger.calibrated and model.calibrated_on() != split:
@@ -142,12 +137,13 @@ class _Fit:
     workers: int
     progress: Progress
 
-    def histogram(self, tagger: Tagger) -> ScoreHistogram:
+    def histogram(self, tagger: Tagger, columns: NDArray[np.int64] | None = None) -> ScoreHistogram:
         """The tagger's scores on validation; empty where no policy needs them."""
         found = ScoreHistogram(len(tagger.vocabulary))
         if any(policy.fitted for policy in self.policies):
             step = f"fit {tagger.name}"
-            for fold in folded(tagger, self.dataset, VALIDATION, step, self.progress, workers=self.workers):
+            split, workers = VALIDATION, self.workers
+            for fold in folded(tagger, self.dataset, split, step, self.progress, columns=columns, workers=workers):
                 found.merge(fold)
         return found
 
@@ -163,24 +159,26 @@ class _Fit:
         ]
 
 
-def _opened(root: Path, split: str) -> Tagger:
-    tagger = Tagger.open(root)
-    check_not_fitted_here(tagger, split)
-    return tagger
-
-
-def _pair(ours: Tagger, theirs: Tagger, histogram: ScoreHistogram, fit: _Fit, *, calibrated: bool) -> Pair:
+def _pair(
+    ours: Tagger,
+    theirs: Tagger,
+    histogram: ScoreHistogram,
+    fit: _Fit,
+    aliases: Mapping[str, str],
+    *,
+    calibrated: bool,
+) -> Pair:
     """Both judged on the common tags: at 0.5, at their own thresholds, and by policies fitted on those tags."""
-    common = common_tags(ours.vocabulary, theirs.vocabulary, str(theirs.root))
-    half = Rule(HALF, common.vocabulary, np.full(len(common.vocabulary), 0.5, np.float32))
+    both = common_tags(ours.vocabulary, theirs.vocabulary, str(theirs.root), aliases)
+    vocabulary = pick(ours.vocabulary, both[0])
+    half = Rule(HALF, vocabulary, np.full(len(vocabulary), 0.5, np.float32))
     sides = []
-    for tagger, columns, found in (
-        (ours, common.ours, histogram),
-        (theirs, common.theirs, fit.histogram(theirs)),
-    ):
-        own = [Rule(CALIBRATED, common.vocabulary, tagger.thresholds[columns])] if calibrated else []
-        sides.append([half, *own, *fit.rules(found.only(columns), common.vocabulary)])
-    return Pair(theirs.name, common, *sides)
+    columns_of_all = match(ours.vocabulary, theirs.vocabulary, aliases).columns
+    found = (histogram, fit.histogram(theirs, columns_of_all))
+    for tagger, columns, scores in zip((ours, theirs), both, found, strict=True):
+        own = [Rule(CALIBRATED, vocabulary, tagger.thresholds[columns])] if calibrated else []
+        sides.append([half, *own, *fit.rules(scores.only(columns), vocabulary)])
+    return Pair(theirs.name, both, *sides)
 
 
 def _streams(taggers: Sequence[Tagger], posts: Posts, plan: Plan, progress: Progress) -> Iterator[tuple[Batch, ...]]:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efuda.artifacts import Dataset, Model, Posts
-from efuda.evaluation.comparing import Compared, Difference
+from efuda.evaluation.comparison import Compared, bounds, plain
 from efuda.evaluation.results import Measured, Results
 from efuda.files import make_folder, write_json
-from efuda.metrics import Counts, Interval, Reliability, Score
+from efuda.metrics import Counts, Reliability, Score
 from efuda.reports import Report
 
 __all__ = ["Evaluation", "Shown", "Suspect"]
@@ -223,7 +223,7 @@ class Evaluation:
         measured = {name: _headline(one) for name, one in results.measured.items()}
         return {
             "map": plain(results.map),
-            "map_interval": _bounds(results.map_interval),
+            "map_interval": bounds(results.map_interval),
             "roc_auc": plain(_mean(results.roc_auc, enough)),
             "log_loss": plain(_mean(results.log_loss, np.ones_like(enough))),
             "ece": plain(results.reliability.error),
@@ -237,13 +237,6 @@ class Evaluation:
         }
 
 
-def plain(value: float) -> float | None:
-    """JSON has no NaN and no infinity; counts stay whole."""
-    if isinstance(value, int):
-        return value
-    return round(float(value), 6) if np.isfinite(value) else None
-
-
 def _headline(measured: Measured) -> dict[str, Any]:
     scores = {"micro": measured.micro, "macro": measured.macro}
     flat = {f"{kind}_{name}": plain(value) for kind, one in scores.items() for name, value in asdict(one).items()}
@@ -251,7 +244,7 @@ def _headline(measured: Measured) -> dict[str, Any]:
     thresholds = measured.thresholds
     return {
         **flat,
-        "intervals": {name: _bounds(one) for name, one in measured.intervals.items()},
+        "intervals": {name: bounds(one) for name, one in measured.intervals.items()},
         "per_picture": {name: plain(value) for name, value in asdict(measured.pictures).items()},
         "never_predicted": 0 if thresholds is None else int(np.isinf(thresholds).sum()),
         "per_category": _scores(measured.per_category),
@@ -263,10 +256,6 @@ def _headline(measured: Measured) -> dict[str, Any]:
 
 def _scores(parts: Mapping[str, Score]) -> dict[str, Any]:
     return {name: {key: plain(value) for key, value in asdict(one).items()} for name, one in parts.items()}
-
-
-def _bounds(one: Interval) -> list[float | None]:
-    return [plain(one.low), plain(one.high)]
 
 
 def _mean(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> float:
@@ -300,17 +289,8 @@ def _compared(one: Compared) -> dict[str, Any]:
     return {
         "model": one.name,
         "tags": one.tags,
-        "map": _difference(one.map),
-        **{rule: {name: _difference(found) for name, found in some.items()} for rule, some in one.differences.items()},
-    }
-
-
-def _difference(one: Difference) -> dict[str, Any]:
-    return {
-        "ours": plain(one.ours),
-        "theirs": plain(one.theirs),
-        "difference": plain(one.ours - one.theirs),
-        "interval": _bounds(one.interval),
+        "map": one.map.data(),
+        **{rule: {name: found.data() for name, found in some.items()} for rule, some in one.differences.items()},
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from efuda.errors import ImageError
-from efuda.evaluation.comparing import Compared, Difference
+from efuda.evaluation.comparison import Compared, difference_row
 from efuda.evaluation.results import Measured, Results
 from efuda.images import read_rgb
 from efuda.metrics import Counts, Interval, Reliability, Score
@@ -132,10 +132,11 @@ def _with(name: str, bounds: Interval) -> str:
 
 
 def _add_compared(compared: Compared, report: Report) -> None:
-    rows = [["mAP", *_row(compared.map)]]
+    rows = [["mAP", *difference_row(compared.map)]]
     for rule, measures in compared.differences.items():
         rows += [
-            [f"{name.replace('_', ' ').replace('f1', 'F1')}, {rule}", *_row(one)] for name, one in measures.items()
+            [f"{name.replace('_', ' ').replace('f1', 'F1')}, {rule}", *difference_row(one)]
+            for name, one in measures.items()
         ]
     report.table(
         f"Against {compared.name}",
@@ -144,11 +145,6 @@ def _add_compared(compared: Compared, report: Report) -> None:
         caption=f"On the {compared.tags:,} tags that both know and the same pictures; the interval of the difference "
         "is 95 %, by paired bootstrap.",
     )
-
-
-def _row(one: Difference) -> list[object]:
-    said = "" if not one.sure else "better" if one.ours > one.theirs else "worse"
-    return [one.ours, one.theirs, one.ours - one.theirs, one.interval.low, one.interval.high, said]
 
 
 def _add_figures(results: Results, name: str, used: Measured, report: Report) -> None:

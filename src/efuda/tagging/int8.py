@@ -11,10 +11,12 @@ quantisation is not offered: on convolutions it is slower than float32.
 
 from __future__ import annotations
 
+import copy
 import platform
 import statistics
 import time
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -67,9 +69,8 @@ class Quantiser:
             MissingExtra: onnx is not installed.
         """
         self.reduced_range = needs_reduced_range() if reduced_range is None else reduced_range
-        self._folder = TemporaryDirectory(prefix="efuda-int8-")
-        self._prepared = _prepared(source, Path(self._folder.name) / "prepared.onnx")
-        nodes = self._model().graph.node
+        self._model = _prepared(source)
+        nodes = self._model.graph.node
         self.layers = tuple(node.name for node in nodes if node.op_type in _WEIGHTED)
         if not self.layers:
             raise ArtifactError(f"{source} has no convolution and no matrix product, so there is nothing to quantise.")
@@ -97,27 +98,27 @@ class Quantiser:
             name = session.get_inputs()[0].name
             return np.concatenate([session.run(None, {name: batch})[0] for batch in self._seen])
 
-        exact = outputs(self._model())
+        exact = outputs(self._model)
         errors = {layer: float(np.abs(outputs(self._quantised([layer])) - exact).mean()) for layer in self.layers}
         return sorted(self.layers, key=lambda layer: -errors[layer])
 
-    def _model(self) -> Any:
-        import onnx
-
-        return onnx.load(str(self._prepared))
-
     def _calibrated(self, inputs: Iterable[Inputs]) -> Any:
+        import onnx
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-        augmented = str(Path(self._folder.name) / "augmented.onnx")
-        calibrator = create_calibrator(
-            self._prepared, self._types, augmented, calibrate_method=CalibrationMethod.MinMax
-        )
-        (name,) = [entry.name for entry in self._model().graph.input]
-        calibrator.collect_data(_Reader(self._keeping(inputs), name))
-        if not self._seen:
+        kept = self._keeping(inputs)
+        first = next(kept, None)
+        if first is None:
             raise ExportError("There is no picture to calibrate 8-bit integers on.")
-        return calibrator.compute_data()
+        (name,) = [entry.name for entry in self._model.graph.input]
+        with TemporaryDirectory(prefix="efuda-int8-") as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            onnx.save(self._model, str(prepared))
+            calibrator = create_calibrator(
+                prepared, self._types, str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
+            )
+            calibrator.collect_data(_Reader(chain([first], kept), name))
+            return calibrator.compute_data()
 
     def _keeping(self, inputs: Iterable[Inputs]) -> Iterator[Inputs]:
         for batch in inputs:
@@ -129,7 +130,7 @@ class Quantiser:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
 
-        model = self._model()
+        model = copy.deepcopy(self._model)
         left_out = [node.name for node in model.graph.node if node.op_type in _WEIGHTED and node.name not in layers]
         quantizer = QDQQuantizer(
             model,
@@ -141,7 +142,9 @@ class Quantiser:
             nodes_to_quantize=list(layers) if len(layers) == 1 else [],
             nodes_to_exclude=left_out,
             op_types_to_quantize=self._types,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},  # logits in 8 bits are coarse
+            # What a layer writes has 8 bits only where another one reads it so: logits in 8 bits are coarse, and a
+            # layer that is kept has neighbours.
+            extra_options={"OpTypesToExcludeOutputQuantization": list(_WEIGHTED)},
         )
         quantizer.quantize_model()
         return quantizer.model.model
@@ -170,7 +173,7 @@ def pictures_a_second(taggers: Collection[Tagger], batch: Inputs, *, rounds: int
     return [len(batch) / statistics.median(taken) for taken in seconds]
 
 
-def _prepared(source: Path, out: Path) -> Path:
+def _prepared(source: Path) -> Any:
     """The model with shapes, a name for every node, and an operator set that has scales a channel."""
     try:
         import onnx
@@ -183,13 +186,14 @@ def _prepared(source: Path, out: Path) -> Path:
             model = onnx.version_converter.convert_version(model, _OPSET)
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{number}"
-        named = out.with_name("named.onnx")
-        onnx.save(model, str(named))
-        quant_pre_process(str(named), str(out), skip_symbolic_shape=True)
+        with TemporaryDirectory(prefix="efuda-int8-") as folder:
+            named, shaped = str(Path(folder) / "named.onnx"), str(Path(folder) / "shaped.onnx")
+            onnx.save(model, named)
+            quant_pre_process(named, shaped, skip_symbolic_shape=True)
+            return onnx.load(shaped)
     except Exception as error:  # onnx and onnxruntime raise classes without a common base
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtifactError(f"{source} cannot be prepared for quantisation: {line}.") from error
-    return out
 
 
 def _options() -> Any:

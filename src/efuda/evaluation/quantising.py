@@ -1,0 +1,272 @@
+"""A model in 8-bit integers, written only where it loses next to nothing: macro F1 before and after, and the speed.
+
+    made = quantise(Path("model"), dataset, Path("model-int8"))
+    made.loss, made.pictures_a_second, made.kept        # kept: layers that had to stay in float32
+
+The result is a model directory like the one it was made from: the same inputs, outputs and files, with thresholds
+fitted anew. The ranges and the order of the layers come from validation; a loss on either split counts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efuda.artifacts import CALIBRATED, CALIBRATION, THRESHOLDS, Dataset, Marker, Model, Posts, has_marker
+from efuda.errors import ExportError, ImageError, InputError, UsageError
+from efuda.evaluation.calibrating import VALIDATION, calibrate, fit_recipe, folded
+from efuda.evaluation.naming import match, pick
+from efuda.evaluation.policies import Policy, fit_thresholds
+from efuda.evaluation.scoring import scored
+from efuda.evaluation.truth import standard
+from efuda.files import make_folder, sha256, write_json, write_text
+from efuda.images import read_rgb
+from efuda.metrics import Decisions, ScoreHistogram
+from efuda.progress import Progress, silent
+from efuda.recipes import CalibrateRecipe
+from efuda.tagging import Tagger
+from efuda.tagging.int8 import Quantiser, pictures_a_second
+from efuda.vocabulary import Vocabulary
+
+__all__ = ["MAX_LOSS", "Quantised", "quantise"]
+
+MAX_LOSS: Final = 0.005  # of macro F1
+_PICTURES: Final = 256  # that the ranges are seen on
+_BATCH: Final = 8
+_MODEL: Final = "model.onnx"
+# What belongs to the float32 weights or was fitted on their scores.
+_LEFT_BEHIND: Final = (_MODEL, "model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, "thresholds.csv", "int8.json")
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What was written, and what it costs.
+
+    Attributes:
+        layers: how many have weights; `kept` names those that stay in float32.
+        reduced_range: weights of 7 bits, for processors without VNNI.
+        tags, pictures: what macro F1 on test is over.
+        macro_f1: split → (float32, int8), each at thresholds fitted on its own validation scores.
+        pictures_a_second, bytes: (float32, int8), on this machine.
+    """
+
+    root: Path
+    layers: int
+    kept: tuple[str, ...]
+    reduced_range: bool
+    tags: int
+    pictures: int
+    macro_f1: Mapping[str, tuple[float, float]]
+    pictures_a_second: tuple[float, float]
+    bytes: tuple[int, int]
+
+    @property
+    def loss(self) -> float:
+        """Of macro F1, on test; below zero where int8 is better."""
+        before, after = self.macro_f1["test"]
+        return before - after
+
+    @property
+    def speed_up(self) -> float:
+        """int8 over float32."""
+        return self.pictures_a_second[1] / self.pictures_a_second[0]
+
+    def data(self) -> dict[str, Any]:
+        """As plain data: `int8.json`."""
+        return {
+            "layers": self.layers,
+            "kept_in_float32": list(self.kept),
+            "reduced_range": self.reduced_range,
+            "tags": self.tags,
+            "test_pictures": self.pictures,
+            "macro_f1": {split: [round(value, 6) for value in pair] for split, pair in self.macro_f1.items()},
+            "loss": round(self.loss, 6),
+            "pictures_a_second": [round(value, 2) for value in self.pictures_a_second],
+            "speed_up": round(self.speed_up, 3),
+            "bytes": list(self.bytes),
+        }
+
+
+def quantise(
+    root: Path,
+    dataset: Dataset,
+    out: Path,
+    *,
+    max_loss: float | None = None,
+    reduced_range: bool | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Quantised:
+    """Write `root` in 8-bit integers to `out`, calibrated on pictures of the validation split.
+
+    Args:
+        root: a model directory, ours or one of the WD family.
+        max_loss: of macro F1, on validation and on test, 0.005 by default; more layers stay in float32 until it holds.
+        reduced_range: weights of 7 bits; by default where this processor needs it.
+
+    Raises:
+        ExportError: the loss stays above `max_loss` with half of the layers in float32; nothing was written.
+        InputError: model and dataset have no tag in common, or no picture can be read.
+        MissingExtra: onnx is not installed.
+    """
+    if out.resolve() == root.resolve():
+        raise UsageError(f"--out is the model itself: {root} is kept as it is, name another directory.")
+    allowed = MAX_LOSS if max_loss is None else max_loss
+    tagger = Tagger.open(root)
+    bench = _Bench.of(tagger, dataset, workers, progress)
+    exact = bench.macro_f1(tagger, "float32")
+    inputs = _inputs(tagger, dataset.posts(VALIDATION))
+    quantiser = Quantiser(root / _MODEL, inputs, reduced_range=reduced_range)
+    stage = make_folder(out) / ".part"
+    shutil.rmtree(stage, ignore_errors=True)
+    try:
+        _copy(root, make_folder(stage))
+        kept, found = _search(quantiser, bench, exact, stage, allowed)
+        speeds = pictures_a_second((tagger, Tagger.open(stage)), next(_inputs(tagger, dataset.posts(VALIDATION))))
+        made = Quantised(
+            root=out,
+            layers=len(quantiser.layers),
+            kept=kept,
+            reduced_range=quantiser.reduced_range,
+            tags=len(bench.vocabulary),
+            pictures=bench.pictures["test"],
+            macro_f1={split: (exact[split], found[split]) for split in exact},
+            pictures_a_second=(speeds[0], speeds[1]),
+            bytes=((root / _MODEL).stat().st_size, (stage / _MODEL).stat().st_size),
+        )
+        _describe(stage, root, made)
+        if bench.ours:
+            calibrate(Model.open(stage), dataset, workers=workers, progress=progress)
+        _move(stage, out)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return made
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """How a tagger is judged: the outputs that answer for tags of the dataset, and the policy that fits thresholds."""
+
+    dataset: Dataset
+    columns: NDArray[np.int64]
+    vocabulary: Vocabulary
+    recipe: CalibrateRecipe
+    ours: bool
+    workers: int
+    progress: Progress
+    pictures: dict[str, int]
+
+    @classmethod
+    def of(cls, tagger: Tagger, dataset: Dataset, workers: int, progress: Progress) -> _Bench:
+        columns = match(dataset.vocabulary, tagger.vocabulary, dataset.aliases()).columns
+        rows = np.flatnonzero(columns >= 0)
+        if not len(rows):
+            raise InputError(f"{tagger.root} knows none of the tags of {dataset.root}, so its loss cannot be measured.")
+        model = Model.open(tagger.root) if has_marker(tagger.root) else None
+        recipe = fit_recipe(model) if model else CalibrateRecipe()
+        ours = model is not None and model.vocabulary == dataset.vocabulary
+        return cls(dataset, columns, pick(dataset.vocabulary, rows), recipe, ours, workers, progress, {})
+
+    def macro_f1(self, tagger: Tagger, what: str, *, enough: float = 0.0) -> dict[str, float]:
+        """Split → macro F1, validation first; test is only looked at where validation reaches `enough`."""
+        some = self.columns[self.columns >= 0]
+        histogram = ScoreHistogram(len(tagger.vocabulary))
+        step = f"{what}, validation"
+        for fold in folded(
+            tagger, self.dataset, VALIDATION, step, self.progress, columns=self.columns, workers=self.workers
+        ):
+            histogram.merge(fold)
+        known = histogram.only(some)
+        thresholds = fit_thresholds(Policy.parse(self.recipe.policy), known, self.vocabulary, self.recipe)
+        found = {VALIDATION: known.counts(thresholds).macro().f1}
+        if found[VALIDATION] >= enough:
+            found["test"] = self._test(tagger, thresholds, what)
+        return found
+
+    def _test(self, tagger: Tagger, thresholds: NDArray[np.float32], what: str) -> float:
+        rows = np.flatnonzero(self.columns >= 0)
+        place = np.full(len(self.columns), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        posts = self.dataset.posts("test")
+        truth, decisions = standard(posts), Decisions(len(rows))
+        for batch in scored(tagger, posts, f"{what}, test", self.progress, workers=self.workers):
+            pictures, tags = truth.labels(batch.rows)
+            kept = place[tags] >= 0
+            decisions.update(batch.scores[:, self.columns[rows]] >= thresholds, (pictures[kept], place[tags[kept]]))
+        self.pictures["test"] = decisions.pictures
+        return decisions.counts().macro().f1
+
+
+def _search(
+    quantiser: Quantiser, bench: _Bench, exact: Mapping[str, float], stage: Path, max_loss: float
+) -> tuple[tuple[str, ...], Mapping[str, float]]:
+    """Quantise with 0, 1, 2, 4, … of the most sensitive layers kept, until the loss fits."""
+    most, ranked = len(quantiser.layers) // 2, list[str]()
+    count, found = 0, dict[str, float]()
+    while True:
+        quantiser.write(stage / _MODEL, ranked[:count])
+        what = "int8" if not count else f"int8, {count} layers kept"
+        found = bench.macro_f1(Tagger.open(stage), what, enough=exact[VALIDATION] - max_loss)
+        losses = {split: exact[split] - value for split, value in found.items()}
+        if "test" in losses and max(losses.values()) <= max_loss:
+            return tuple(ranked[:count]), found
+        if count >= most:
+            break
+        ranked = ranked or quantiser.by_sensitivity()
+        count = min(max(2 * count, 1), most)
+    split = max(losses, key=lambda name: losses[name])
+    raise ExportError(
+        f"The model in 8-bit integers loses {losses[split]:.4f} of macro F1 on {split} ({exact[split]:.4f} to "
+        f"{found[split]:.4f}), more than {max_loss:g}, even with the {count} most sensitive of its "
+        f"{len(quantiser.layers)} layers in float32. Nothing was written: use the float32 model."
+    )
+
+
+def _inputs(tagger: Tagger, posts: Posts) -> Iterator[NDArray[np.float32]]:
+    """Batches of pictures spread over the split, each as the model is fed."""
+    size, batch = tagger.batch or _BATCH, list[NDArray[np.float32]]()
+    for row in np.unique(np.linspace(0, len(posts) - 1, min(_PICTURES, len(posts))).astype(int)).tolist():
+        try:
+            batch.append(tagger.preprocess.array(read_rgb(posts.read(row))))
+        except ImageError:
+            continue
+        if len(batch) == size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _copy(root: Path, stage: Path) -> None:
+    for path in root.iterdir():
+        if path.is_file() and path.name not in _LEFT_BEHIND and not path.name.startswith("."):
+            shutil.copyfile(path, stage / path.name)
+
+
+def _describe(stage: Path, root: Path, made: Quantised) -> None:
+    """Say in the directory itself what it is: `int8.json`, the marker and the card."""
+    write_json(stage / "int8.json", made.data())
+    if has_marker(stage):
+        marker = Marker.read(stage, "model")
+        inputs = {**marker.inputs, "float32": sha256(root / _MODEL)}
+        marker.model_copy(update={"inputs": inputs, "counts": {**marker.counts, "int8": made.data()}}).write(stage)
+    if (card := stage / "README.md").is_file():
+        write_text(
+            card,
+            f"{card.read_text(encoding='utf-8').rstrip()}\n\nThis is that model in 8-bit integers: macro F1 on test "
+            f"{made.macro_f1['test'][1]:.4f} instead of {made.macro_f1['test'][0]:.4f}, thresholds fitted anew for "
+            f"both, {made.speed_up:.2f} times as fast where it was made. What else is said above is of float32.\n",
+        )
+
+
+def _move(stage: Path, out: Path) -> None:
+    for name in (*_LEFT_BEHIND, "efuda.json"):
+        (out / name).unlink(missing_ok=True)  # those of an earlier one
+    for path in sorted(stage.iterdir(), key=lambda path: path.name == "efuda.json"):
+        path.replace(out / path.name)
