@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, measuring, pictures, stages
+from efuda.cli import about, explain, measuring, pictures, stages
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -47,6 +47,7 @@ app = typer.Typer(
 stages.register(app)
 measuring.register(app)
 pictures.register(app)
+explain.register(app)
 about.register(app)
 
 

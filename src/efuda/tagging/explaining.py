@@ -1,0 +1,340 @@
+"""Why a tag: which parts of a picture its score comes from, without torch.
+
+    found = explain(tagger, picture, "glasses")
+    found.heat, found.score, found.method, found.box         # heat float32 [height, width], in the picture's pixels
+    overlay(picture, found).save("heat.png")
+
+Where tags are a linear layer on the mean of a feature map, the logit is a sum over the map's places, and the heat is
+that sum's terms (class activation, exact). Elsewhere the picture is covered in its mean colour, patch by patch: the
+heat is what the logit loses (occlusion).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from efuda.errors import InputError, UsageError
+from efuda.preprocess import Preprocess
+from efuda.progress import Progress, silent
+from efuda.tagging.graphs import Graph, Head
+from efuda.tagging.tagger import Tagger
+
+__all__ = ["Explainer", "Explanation", "explain", "overlay"]
+
+Method = Literal["activation", "occlusion"]
+Floats = NDArray[np.float32]
+_GRID: Final = 10  # patches along the longer side
+_BATCH: Final = 8
+_OFF: Final = 0.05  # by how much the terms may miss the logit, of 1 + its size: 8-bit models round between
+_BOX_CELLS: Final = 64
+_PROBE: Final = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where in a picture a tag was seen.
+
+    Attributes:
+        score: the tag's, 0 to 1; a low one is explained as well as a high one.
+        heat: float32 [height, width]: parts of the logit, above 0 where the picture speaks for the tag. Only the
+            proportions within a picture mean something.
+        method: "activation" (exact) or "occlusion".
+        runs: of the model.
+    """
+
+    tag: str
+    score: float
+    heat: Floats
+    method: Method
+    runs: int
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """(x, y) of the hottest pixel."""
+        y, x = divmod(int(self.heat.argmax()), self.heat.shape[1])
+        return x, y
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of what is at least half as hot as the peak and hangs together with it."""
+        height, width = self.heat.shape
+        rows, columns = (np.arange(0, side, max(side // _BOX_CELLS, 1)) for side in (height, width))
+        coarse = self.heat[np.ix_(rows, columns)]
+        at = int(coarse.argmax())
+        inside = _region(coarse >= coarse.max() / 2, divmod(at, len(columns)))
+        ys, xs = np.nonzero(inside)
+        ends = [*columns[1:], width], [*rows[1:], height]
+        return int(columns[xs.min()]), int(rows[ys.min()]), int(ends[0][xs.max()]), int(ends[1][ys.max()])
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "tag": self.tag,
+            "score": round(self.score, 6),
+            "method": self.method,
+            "runs": self.runs,
+            "peak": list(self.peak),
+            "box": list(self.box),
+        }
+
+
+class Explainer:
+    """A tagger that says why; it opens the model a second time, with its feature map given out."""
+
+    def __init__(self, tagger: Tagger) -> None:
+        self.tagger = tagger
+        self._head, self._session = _activations(tagger)
+
+    @property
+    def method(self) -> Method:
+        """What it does if nothing else is asked for."""
+        return "activation" if self._head else "occlusion"
+
+    def runs(self, picture: Image.Image, method: Method | None = None) -> int:
+        """How often the model will run."""
+        return 1 if (method or self.method) == "activation" else 1 + len(_patches(_working(picture, self.tagger).size))
+
+    def explain(
+        self,
+        picture: Image.Image,
+        tags: Sequence[str],
+        *,
+        method: Method | None = None,
+        progress: Progress = silent,
+    ) -> list[Explanation]:
+        """Explain some tags of one RGB picture; one costs as much as many.
+
+        Raises:
+            InputError: the model has no such tag; it names the nearest.
+            UsageError: activation was asked for and this model has no feature map for it.
+        """
+        rows = [_row(self.tagger, name) for name in tags]
+        if method == "activation" and self._head is None:
+            raise UsageError("This model's tags are no linear layer on a feature map: explain it by occlusion.")
+        found = None if method == "occlusion" else self._activation(picture, rows)
+        if found is None:
+            return _occlusion(self.tagger, picture, rows, progress)
+        return found
+
+    def _activation(self, picture: Image.Image, rows: Sequence[int]) -> list[Explanation] | None:
+        """None where the terms do not add up to the logits."""
+        if self._head is None:
+            return None
+        preprocess = self.tagger.preprocess
+        batch = preprocess.array(picture)[None]
+        names = self._head.names
+        fed = {self._session.get_inputs()[0].name: batch}
+        seen, weight, logits, *bias = self._session.run(list(names), fed)
+        weight = weight.T if self._head.transposed else weight
+        places = _places(seen, weight.shape[0])
+        if places is None or logits.shape[-1] != len(self.tagger.vocabulary):
+            return None
+        terms = places @ weight[:, rows] / (places.shape[0] * places.shape[1])
+        whole = terms.sum(axis=(0, 1)) + (bias[0].reshape(-1)[rows] if bias else 0)
+        wanted = logits.reshape(-1)[rows]
+        if (np.abs(whole - wanted) > _OFF * (1 + np.abs(wanted))).any():
+            return None
+        scores = self.tagger.scores(batch)[0]
+        placing = _placing(preprocess, picture.size)
+        return [
+            Explanation(
+                self.tagger.vocabulary[row].name,
+                float(scores[row]),
+                _spread(terms[..., at], placing, picture.size),
+                "activation",
+                1,
+            )
+            for at, row in enumerate(rows)
+        ]
+
+
+def explain(tagger: Tagger, picture: Image.Image, tag: str) -> Explanation:
+    """Explain one tag of one RGB picture; for many pictures keep an `Explainer`."""
+    return Explainer(tagger).explain(picture, [tag])[0]
+
+
+def overlay(picture: Image.Image, found: Explanation) -> Image.Image:
+    """The picture, paler, under the heat from violet to yellow; what speaks against the tag is not shown."""
+    heat = np.clip(found.heat, 0, None)
+    heat /= max(float(heat.max()), 1e-12)
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    paler = 0.35 * np.asarray(picture, dtype=np.float32) + 0.65 * (0.6 * grey + 80)
+    stops = np.array([0, 0.35, 0.7, 1.0], dtype=np.float32)
+    colours = np.array([(70, 10, 90), (190, 40, 70), (245, 140, 30), (255, 245, 140)], dtype=np.float32)
+    hot = np.stack([np.interp(heat, stops, colours[:, channel]) for channel in range(3)], axis=-1)
+    shown = np.clip(1.3 * heat, 0, 0.75)[..., None]
+    mixed = (1 - shown) * paler + shown * hot
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+
+
+def _row(tagger: Tagger, name: str) -> int:
+    index = tagger.vocabulary.index
+    for spelled in (name, name.strip().replace(" ", "_"), name.strip().replace("_", " ")):
+        if spelled in index:
+            return index[spelled]
+    near = difflib.get_close_matches(name.replace(" ", "_"), index, n=3)
+    raise InputError(
+        f"{tagger.name} has no tag {name!r}" + (f"; near it: {', '.join(near)}." if near else f" among {len(index):,}.")
+    )
+
+
+def _activations(tagger: Tagger) -> tuple[Head | None, Any]:
+    """The head and a session that gives it out; None where there is no such head."""
+    import onnxruntime
+
+    path = tagger.root / "model.onnx"
+    if not path.is_file():
+        return None, None
+    graph = Graph.read(path)
+    head = graph.head()
+    if head is None:
+        return None, None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tagger.root.resolve()))
+    try:
+        data = graph.giving_out(head.names)
+        return head, onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's own classes, with no common base: occlusion needs no second session
+        return None, None
+
+
+def _places(seen: NDArray[np.float32], features: int) -> NDArray[np.float32] | None:
+    """A feature map of one picture in any layout as [height, width, features]; None where it is none."""
+    one: NDArray[np.float32] = seen[0]
+    if one.ndim == 3 and one.shape[0] == features:
+        return np.moveaxis(one, 0, -1)
+    if one.ndim == 3 and one.shape[-1] == features:
+        return one
+    side = round(len(one) ** 0.5)
+    if one.ndim == 2 and one.shape[1] == features and side * side == len(one):
+        return one.reshape(side, side, features)
+    return None
+
+
+_Placing = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _placing(preprocess: Preprocess, size: tuple[int, int]) -> _Placing:
+    """Where a picture lies in the model's input: (scale, offset) of x and of y, input = scale · picture + offset.
+
+    Found by sending ramps through the preprocessing itself, so that it holds for whatever it does. All as shares of the
+    sides.
+    """
+    scale = min(_PROBE / max(size), 1.0)
+    width, height = (max(round(side * scale), 2) for side in size)
+    ramp = np.zeros((height, width, 3), dtype=np.uint8)
+    ramp[..., 0] = np.round(255 * (np.arange(width) + 0.5) / width)
+    ramp[..., 1] = np.round(255 * (np.arange(height) + 0.5) / height)[:, None]
+    bright = ramp.copy()
+    bright[..., 2] = 255
+    first, second = (preprocess.square(Image.fromarray(one)) for one in (ramp, bright))
+    inside = (first[..., 2] < 64) & (second[..., 2] > 191)
+    found = []
+    for axis, channel in ((1, 0), (0, 1)):
+        shares = first[..., channel] / 255.0
+        some = inside & (shares > 0.03) & (shares < 0.97)  # the outermost may be mixed with the padding
+        places = (np.nonzero(some)[axis] + 0.5) / first.shape[axis]
+        slope, offset = np.polyfit(shares[some], places, 1)
+        found.append((float(slope), float(offset)))
+    return found[0], found[1]
+
+
+def _spread(terms: Floats, placing: _Placing, size: tuple[int, int]) -> Floats:
+    """A map [height, width] over the model's input → the picture's pixels; what the model did not see is 0."""
+    (across, right), (down, below) = placing
+    rows, columns = terms.shape
+    width, height = size
+    data = (across * columns / width, 0, right * columns, 0, down * rows / height, below * rows)
+    drawn = Image.fromarray(np.ascontiguousarray(terms, dtype=np.float32))
+    spread = drawn.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    return np.asarray(spread, dtype=np.float32)
+
+
+def _working(picture: Image.Image, tagger: Tagger) -> Image.Image:
+    """The picture no larger than the model can see."""
+    small = picture.copy()
+    side = 2 * max(tagger.preprocess.square(Image.new("RGB", (8, 8))).shape)
+    small.thumbnail((side, side))
+    return small
+
+
+def _patches(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """Squares two steps wide, one step apart, so that all but the rim lies under four."""
+    step = max(max(size) / _GRID, 1.0)
+    corners = [np.arange(-step, side - 1e-6, step) for side in size]
+    return [
+        (
+            max(round(x), 0),
+            max(round(y), 0),
+            min(round(x + 2 * step), size[0]),
+            min(round(y + 2 * step), size[1]),
+        )
+        for y in corners[1].tolist()
+        for x in corners[0].tolist()
+    ]
+
+
+def _occlusion(tagger: Tagger, picture: Image.Image, rows: Sequence[int], progress: Progress) -> list[Explanation]:
+    small = _working(picture, tagger)
+    patches = _patches(small.size)
+    grey = tuple(np.asarray(small).reshape(-1, 3).mean(axis=0).round().astype(int).tolist())
+    whole = tagger.scores(tagger.preprocess.array(small)[None])[0, rows]
+    heat = np.zeros((len(rows), small.height, small.width), dtype=np.float32)
+    over = np.zeros((small.height, small.width), dtype=np.float32)
+    for start in range(0, len(patches), _BATCH):
+        some = patches[start : start + _BATCH]
+        scores = tagger.scores(np.stack([*_covered(tagger, small, some, grey)]))[:, rows]
+        for (left, top, right, bottom), lost in zip(some, _logit(whole) - _logit(scores), strict=True):
+            heat[:, top:bottom, left:right] += lost[:, None, None]
+            over[top:bottom, left:right] += 1
+        progress("occlude", min(start + _BATCH, len(patches)), len(patches), unit="runs")
+    heat /= np.maximum(over, 1)
+    return [
+        Explanation(
+            tagger.vocabulary[row].name,
+            float(whole[at]),
+            np.asarray(Image.fromarray(heat[at]).resize(picture.size, Image.Resampling.BILINEAR)),
+            "occlusion",
+            1 + len(patches),
+        )
+        for at, row in enumerate(rows)
+    ]
+
+
+def _covered(
+    tagger: Tagger, picture: Image.Image, patches: Sequence[tuple[int, int, int, int]], grey: tuple[int, ...]
+) -> Iterator[Floats]:
+    for patch in patches:
+        copy = picture.copy()
+        copy.paste(grey, patch)
+        yield tagger.preprocess.array(copy)
+
+
+def _logit(scores: Floats) -> Floats:
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float32)
+
+
+def _region(some: NDArray[np.bool_], start: tuple[int, int]) -> NDArray[np.bool_]:
+    """What hangs together with `start`, by sides."""
+    found = np.zeros_like(some)
+    found[start] = True
+    todo = deque([start])
+    while todo:
+        y, x = todo.popleft()
+        for at in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            inside = 0 <= at[0] < some.shape[0] and 0 <= at[1] < some.shape[1]
+            if inside and some[at] and not found[at]:
+                found[at] = True
+                todo.append(at)
+    return found
