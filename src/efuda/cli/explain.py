@@ -26,7 +26,7 @@ def explain(
     model: Annotated[str, typer.Option("--model", "-m", help="A model directory: efuda's own or a WD tagger.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The PNG to write; PICTURE.heat.png by default. Several tags: each one's name is added."),
+        typer.Option(help="The PNG to write; PICTURE.heat.png here by default. Several tags: each adds its name."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="activation or occlusion.", show_default="activation where the model has it")
@@ -53,7 +53,7 @@ def explain(
         output.say(f"By occlusion: {runs:,} runs of the model.")
     with output.progress() as progress:
         found = explainer.explain(image, tags, method=wanted, progress=progress)
-    target = out or picture.with_name(f"{picture.stem}.heat.png")
+    target = out or Path(f"{picture.stem}.heat.png")
     rows, lines = list[dict[str, Any]](), list[str]()
     for one in found:
         path = target if len(found) == 1 else target.with_name(f"{target.stem}-{_safe(one.tag)}{target.suffix}")

@@ -37,6 +37,7 @@ _BATCH: Final = 8
 _OFF: Final = 0.05  # by how much the terms may miss the logit, of 1 + its size: 8-bit models round between
 _BOX_CELLS: Final = 64
 _PROBE: Final = 512
+_RIM: Final = 0.01  # of a side: what is found of the placing is no more exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +136,16 @@ class Explainer:
         fed = {self._session.get_inputs()[0].name: batch}
         seen, weight, logits, *bias = self._session.run(list(names), fed)
         weight = weight.T if self._head.transposed else weight
-        places = _places(seen, weight.shape[0])
-        if places is None or logits.shape[-1] != len(self.tagger.vocabulary):
+        places, scores = _places(seen, weight.shape[0]), self.tagger.scores(batch)[0]
+        before = _before(scores, logits.reshape(-1))
+        if places is None or before is None or min(rows) < before:
             return None
-        terms = places @ weight[:, rows] / (places.shape[0] * places.shape[1])
-        whole = terms.sum(axis=(0, 1)) + (bias[0].reshape(-1)[rows] if bias else 0)
-        wanted = logits.reshape(-1)[rows]
+        columns = [row - before for row in rows]
+        terms = places @ weight[:, columns] / (places.shape[0] * places.shape[1])
+        whole = terms.sum(axis=(0, 1)) + (bias[0].reshape(-1)[columns] if bias else 0)
+        wanted = logits.reshape(-1)[columns]
         if (np.abs(whole - wanted) > _OFF * (1 + np.abs(wanted))).any():
             return None
-        scores = self.tagger.scores(batch)[0]
         placing = _placing(preprocess, picture.size)
         return [
             Explanation(
@@ -221,6 +223,15 @@ def _places(seen: NDArray[np.float32], features: int) -> NDArray[np.float32] | N
     return None
 
 
+def _before(scores: Floats, logits: Floats) -> int | None:
+    """How many scores stand before those of the logits: WD models that learned no ratings begin with four."""
+    for before in (0, 4):
+        known = scores[before:]
+        if len(known) <= len(logits) and np.allclose(_logistic(logits[: len(known)]), known, atol=1e-3):
+            return before
+    return None
+
+
 _Placing = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -251,13 +262,23 @@ def _placing(preprocess: Preprocess, size: tuple[int, int]) -> _Placing:
 
 def _spread(terms: Floats, placing: _Placing, size: tuple[int, int]) -> Floats:
     """A map [height, width] over the model's input → the picture's pixels; what the model did not see is 0."""
-    (across, right), (down, below) = placing
-    rows, columns = terms.shape
-    width, height = size
-    data = (across * columns / width, 0, right * columns, 0, down * rows / height, below * rows)
-    drawn = Image.fromarray(np.ascontiguousarray(terms, dtype=np.float32))
-    spread = drawn.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    return np.asarray(spread, dtype=np.float32)
+    across, down = (
+        _between(side, placed, places) for side, placed, places in zip(size, placing, terms.shape[::-1], strict=True)
+    )
+    return np.asarray(down @ terms.astype(np.float32) @ across.T, dtype=np.float32)
+
+
+def _between(side: int, placed: tuple[float, float], places: int) -> Floats:
+    """Weights [side, places]: every pixel takes from the two places whose centres it lies between."""
+    shares = placed[0] * (np.arange(side) + 0.5) / side + placed[1]
+    at = np.clip(shares * places - 0.5, 0, places - 1)
+    first = np.minimum(at.astype(int), max(places - 2, 0))
+    weights = np.zeros((side, places), dtype=np.float32)
+    rows = np.arange(side)
+    weights[rows, first] = 1 - (at - first)
+    weights[rows, np.minimum(first + 1, places - 1)] += at - first
+    weights[(shares < -_RIM) | (shares > 1 + _RIM)] = 0
+    return weights
 
 
 def _working(picture: Image.Image, tagger: Tagger) -> Image.Image:
@@ -303,7 +324,7 @@ def _occlusion(tagger: Tagger, picture: Image.Image, rows: Sequence[int], progre
         Explanation(
             tagger.vocabulary[row].name,
             float(whole[at]),
-            np.asarray(Image.fromarray(heat[at]).resize(picture.size, Image.Resampling.BILINEAR)),
+            _smooth(heat[at], picture.size),
             "occlusion",
             1 + len(patches),
         )
@@ -320,9 +341,21 @@ def _covered(
         yield tagger.preprocess.array(copy)
 
 
+def _smooth(heat: Floats, size: tuple[int, int]) -> Floats:
+    """One value a step, and straight between them."""
+    step = max(max(heat.shape) / _GRID, 1.0)
+    cells = tuple(max(round(side / step), 1) for side in heat.shape[::-1])
+    coarse = Image.fromarray(heat).resize((cells[0], cells[1]), Image.Resampling.BOX)
+    return np.asarray(coarse.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+
+
 def _logit(scores: Floats) -> Floats:
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float32)
+
+
+def _logistic(logits: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), dtype=np.float32)
 
 
 def _region(some: NDArray[np.bool_], start: tuple[int, int]) -> NDArray[np.bool_]:
