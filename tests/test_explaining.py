@@ -128,8 +128,8 @@ def test_heat_lies_where_the_picture_does_without_its_padding(tagger: Tagger) ->
     found = explain(tagger, picture((128, 64), (64, 0, 128, 32)), "reddish")
     assert found.heat.shape == (64, 128)
     assert found.heat[:24, 80:120].min() > 0.25
-    # The white padding speaks for red as well; it ends at the picture's rim, where values run into each other.
-    assert found.heat[44:56, :].max() < 0.02 and found.heat[8:56, :48].max() < 0.02
+    # The white padding speaks for red as well, and must not run into the picture.
+    assert found.heat[44:, :].max() < 0.02 and found.heat[:, :48].max() < 0.05
     left, top, right, bottom = found.box
     assert abs(left - 64) <= 8 and top <= 2 and right == 128 and abs(bottom - 32) <= 8
     assert 64 <= found.peak[0] < 128 and found.peak[1] < 32

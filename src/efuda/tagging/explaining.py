@@ -269,9 +269,18 @@ def _spread(terms: Floats, placing: _Placing, size: tuple[int, int]) -> Floats:
 
 
 def _between(side: int, placed: tuple[float, float], places: int) -> Floats:
-    """Weights [side, places]: every pixel takes from the two places whose centres it lies between."""
-    shares = placed[0] * (np.arange(side) + 0.5) / side + placed[1]
-    at = np.clip(shares * places - 0.5, 0, places - 1)
+    """Weights [side, places]: every pixel takes from the two places whose centres it lies between.
+
+    Places whose centre is padding are left out, or their heat would run into the picture's rim.
+    """
+    scale, offset = placed
+    shares = scale * (np.arange(side) + 0.5) / side + offset
+    lowest = np.ceil(max(offset - _RIM, 0) * places - 0.5)
+    highest = np.floor(min(offset + scale + _RIM, 1) * places - 0.5)
+    at = shares * places - 0.5
+    if lowest <= highest:
+        at = np.clip(at, lowest, highest)
+    at = np.clip(at, 0, places - 1)
     first = np.minimum(at.astype(int), max(places - 2, 0))
     weights = np.zeros((side, places), dtype=np.float32)
     rows = np.arange(side)
