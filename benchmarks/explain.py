@@ -129,7 +129,7 @@ def pointing(explainer: Explainer, wanted: int) -> None:
 
 
 def drawn_parts(wanted: int) -> Iterator[tuple[str, Image.Image, NDArray[np.bool_]]]:
-    """(tag, picture, where it is): figures of the demo's styles, and where they differ from themselves without a part."""
+    """(tag, picture, where it is): drawn figures, and where they differ from themselves without a part."""
     from efuda.demo.pictures import paint
     from efuda.demo.scenes import draw_scene
     from efuda.demo.styles import catalogue

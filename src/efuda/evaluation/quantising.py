@@ -39,9 +39,8 @@ __all__ = ["MAX_LOSS", "Quantised", "quantise"]
 MAX_LOSS: Final = 0.005  # of macro F1
 _PICTURES: Final = 256  # that the ranges are seen on
 _BATCH: Final = 8
-_MODEL: Final = "model.onnx"
 # What belongs to the float32 weights or was fitted on their scores.
-_LEFT_BEHIND: Final = (_MODEL, "model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, "thresholds.csv", "int8.json")
+_LEFT_BEHIND: Final = ("model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, "thresholds.csv", "int8.json")
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,19 @@ def quantise(
         raise UsageError(f"--out is the model itself: {root} is kept as it is, name another directory.")
     allowed = MAX_LOSS if max_loss is None else max_loss
     tagger = Tagger.open(root)
+    source: Path = getattr(tagger, "weights", None) or root / "model.onnx"
+    if source.suffix != ".onnx":
+        raise InputError(f"{source} is no ONNX file, and only those are quantised.")
     bench = _Bench.of(tagger, dataset, workers, progress)
     exact = bench.macro_f1(tagger, "float32")
     inputs = _inputs(tagger, dataset.posts(VALIDATION))
-    quantiser = Quantiser(root / _MODEL, inputs, reduced_range=reduced_range)
+    quantiser = Quantiser(source, inputs, reduced_range=reduced_range)
     stage = make_folder(out) / ".part"
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        _copy(root, make_folder(stage))
-        kept, found = _search(quantiser, bench, exact, stage, allowed)
+        _copy(source, make_folder(stage))
+        target = stage / source.name
+        kept, found = _search(quantiser, bench, exact, target, allowed)
         speeds = pictures_a_second((tagger, Tagger.open(stage)), next(_inputs(tagger, dataset.posts(VALIDATION))))
         made = Quantised(
             root=out,
@@ -138,12 +141,12 @@ def quantise(
             pictures=bench.pictures["test"],
             macro_f1={split: (exact[split], found[split]) for split in exact},
             pictures_a_second=(speeds[0], speeds[1]),
-            bytes=((root / _MODEL).stat().st_size, (stage / _MODEL).stat().st_size),
+            bytes=(_bytes(source), _bytes(target)),
         )
-        _describe(stage, root, made)
+        _describe(stage, source, made)
         if bench.ours:
             calibrate(Model.open(stage), dataset, workers=workers, progress=progress)
-        _move(stage, out)
+        _move(stage, out, source.name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return made
@@ -204,15 +207,15 @@ class _Bench:
 
 
 def _search(
-    quantiser: Quantiser, bench: _Bench, exact: Mapping[str, float], stage: Path, max_loss: float
+    quantiser: Quantiser, bench: _Bench, exact: Mapping[str, float], target: Path, max_loss: float
 ) -> tuple[tuple[str, ...], Mapping[str, float]]:
     """Quantise with 0, 1, 2, 4, … of the most sensitive layers kept, until the loss fits."""
     most, ranked = len(quantiser.layers) // 2, list[str]()
     count, found = 0, dict[str, float]()
     while True:
-        quantiser.write(stage / _MODEL, ranked[:count])
+        quantiser.write(target, ranked[:count])
         what = "int8" if not count else f"int8, {count} layers kept"
-        found = bench.macro_f1(Tagger.open(stage), what, enough=exact[VALIDATION] - max_loss)
+        found = bench.macro_f1(Tagger.open(target.parent), what, enough=exact[VALIDATION] - max_loss)
         losses = {split: exact[split] - value for split, value in found.items()}
         if "test" in losses and max(losses.values()) <= max_loss:
             return tuple(ranked[:count]), found
@@ -243,18 +246,28 @@ def _inputs(tagger: Tagger, posts: Posts) -> Iterator[NDArray[np.float32]]:
         yield np.stack(batch)
 
 
-def _copy(root: Path, stage: Path) -> None:
-    for path in root.iterdir():
-        if path.is_file() and path.name not in _LEFT_BEHIND and not path.name.startswith("."):
+def _bytes(model: Path) -> int:
+    """With the weights that stand in a file of their own."""
+    return sum(path.stat().st_size for path in (model, _beside(model)) if path.is_file())
+
+
+def _beside(model: Path) -> Path:
+    return model.with_name(f"{model.name}.data")
+
+
+def _copy(source: Path, stage: Path) -> None:
+    left = {*_LEFT_BEHIND, source.name, _beside(source).name}
+    for path in source.parent.iterdir():
+        if path.is_file() and path.name not in left and not path.name.startswith("."):
             shutil.copyfile(path, stage / path.name)
 
 
-def _describe(stage: Path, root: Path, made: Quantised) -> None:
+def _describe(stage: Path, source: Path, made: Quantised) -> None:
     """Say in the directory itself what it is: `int8.json`, the marker and the card."""
     write_json(stage / "int8.json", made.data())
     if has_marker(stage):
         marker = Marker.read(stage, "model")
-        inputs = {**marker.inputs, "float32": sha256(root / _MODEL)}
+        inputs = {**marker.inputs, "float32": sha256(source)}
         marker.model_copy(update={"inputs": inputs, "counts": {**marker.counts, "int8": made.data()}}).write(stage)
     if (card := stage / "README.md").is_file():
         write_text(
@@ -265,8 +278,8 @@ def _describe(stage: Path, root: Path, made: Quantised) -> None:
         )
 
 
-def _move(stage: Path, out: Path) -> None:
-    for name in (*_LEFT_BEHIND, "efuda.json"):
+def _move(stage: Path, out: Path, model: str) -> None:
+    for name in (*_LEFT_BEHIND, model, "efuda.json"):
         (out / name).unlink(missing_ok=True)  # those of an earlier one
     for path in sorted(stage.iterdir(), key=lambda path: path.name == "efuda.json"):
         path.replace(out / path.name)

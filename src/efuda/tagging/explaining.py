@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -193,8 +194,8 @@ def _activations(tagger: Tagger) -> tuple[Head | None, Any]:
     """The head and a session that gives it out; None where there is no such head."""
     import onnxruntime
 
-    path = tagger.root / "model.onnx"
-    if not path.is_file():
+    path: Path = getattr(tagger, "weights", None) or tagger.root / "model.onnx"
+    if path.suffix != ".onnx" or not path.is_file():
         return None, None
     graph = Graph.read(path)
     head = graph.head()
@@ -202,7 +203,7 @@ def _activations(tagger: Tagger) -> tuple[Head | None, Any]:
         return None, None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tagger.root.resolve()))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
     try:
         data = graph.giving_out(head.names)
         return head, onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
