@@ -5,18 +5,111 @@ Training, export, tagging and the server all go through `Preprocess`; nothing el
     preprocess = Preprocess(size=448)                 # what the WD family expects
     preprocess.square(picture)                        # uint8 [448, 448, 3], RGB: what training sees
     preprocess.array(picture)                         # float32 [448, 448, 3], BGR 0–255: what model.onnx is fed
+
+Every family of taggers is a value of this one class (docs/models.md lists them).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Preprocess"]
+__all__ = ["Crop", "Letterbox", "Preprocess", "Resize", "Shorter", "Step"]
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Filter = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Letterbox(_Step):
+    """Shrink or grow to fit within [width, height], then pad to it, the picture in the middle."""
+
+    kind: Literal["letterbox"] = "letterbox"
+    width: Side
+    height: Side
+    interpolation: Filter = "bilinear"
+    colour: Colour = (255, 255, 255)
+    rounding: Literal["round", "floor"] = "round"
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture → one of [width, height]."""
+        width, height = self._within(picture)
+        left, top = (self.width - width) // 2, (self.height - height) // 2
+        canvas = Image.new("RGB", (self.width, self.height), self.colour)
+        canvas.paste(_resized(picture, width, height, self.interpolation), (left, top))
+        return canvas
+
+    def _within(self, picture: Image.Image) -> tuple[int, int]:
+        if self.rounding == "round":
+            scale = min(self.width / picture.width, self.height / picture.height)
+            return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        aspect = picture.width / picture.height
+        if aspect > self.width / self.height:
+            return self.width, max(1, int(self.width / aspect))
+        return max(1, int(self.height * aspect)), self.height
+
+
+class Resize(_Step):
+    """Stretch to [width, height]."""
+
+    kind: Literal["resize"] = "resize"
+    width: Side
+    height: Side
+    interpolation: Filter = "bilinear"
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture → one of [width, height]."""
+        return _resized(picture, self.width, self.height, self.interpolation)
+
+
+class Shorter(_Step):
+    """Make the shorter side `size`, but the longer at most `limit`; the other side follows, rounded down."""
+
+    kind: Literal["shorter"] = "shorter"
+    size: Side
+    limit: Side | None = None
+    interpolation: Filter = "bilinear"
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture → one of the same shape."""
+        short, long = sorted(picture.size)
+        new_short, new_long = self.size, int(self.size * long / short)
+        if self.limit is not None and new_long > self.limit:
+            new_short, new_long = max(1, int(self.limit * new_short / new_long)), self.limit
+        wide = picture.width > picture.height
+        width, height = (new_long, new_short) if wide else (new_short, new_long)
+        return _resized(picture, width, height, self.interpolation)
+
+
+class Crop(_Step):
+    """Cut [width, height] from the middle; what the picture lacks is black."""
+
+    kind: Literal["crop"] = "crop"
+    width: Side
+    height: Side
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture → one of [width, height]."""
+        if picture.width < self.width or picture.height < self.height:
+            wide, high = max(picture.width, self.width), max(picture.height, self.height)
+            black = Image.new("RGB", (wide, high))
+            black.paste(picture, ((wide - picture.width) // 2, (high - picture.height) // 2))
+            picture = black
+        left, top = (picture.width - self.width) // 2, (picture.height - self.height) // 2
+        return picture.crop((left, top, left + self.width, top + self.height))
+
+
+Step = Annotated[Letterbox | Resize | Shorter | Crop, Field(discriminator="kind")]
 
 
 class Preprocess(BaseModel):
@@ -25,22 +118,47 @@ class Preprocess(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(448, ge=16, le=4096, description="side of the square input, in pixels")
-    fit: Literal["pad", "squash"] = Field("pad", description="pad to a white square first, or stretch")
-    interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest"] = "bicubic"
+    fit: Literal["pad", "squash", "letterbox", "area", "steps"] = Field(
+        "pad",
+        description="pad to a square, then resize; stretch; resize, then pad; the same by exact areas, the edge's "
+        "pixels repeated (DeepDanbooru); or the steps below",
+    )
+    interpolation: Filter = "bicubic"
+    pad: Colour = Field((255, 255, 255), description="what surrounds a picture that is not square")
+    steps: tuple[Step, ...] = Field((), description="what fit = steps does, in order")
     channels: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["nhwc", "nchw"] = "nhwc"
     mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="subtracted, in units of 0–1")
     std: tuple[float, float, float] | None = Field(None, description="divided by; None keeps 0–255")
 
+    @model_validator(mode="after")
+    def _steps_end_in_the_square(self) -> Self:
+        if (self.fit == "steps") != bool(self.steps):
+            raise ValueError("steps go with fit = steps, and only with it")
+        if self.steps:
+            last = self.steps[-1]
+            if isinstance(last, Shorter) or (last.width, last.height) != (self.size, self.size):
+                raise ValueError(f"the last step must give {self.size}×{self.size} pixels")
+        if self.std is not None and not all(np.isfinite(value) and value > 0 for value in self.std):
+            raise ValueError("std must be positive")
+        return self
+
     def square(self, picture: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture → uint8 [size, size, 3], RGB."""
-        if self.fit == "pad" and picture.width != picture.height:
-            side = max(picture.size)
-            white = Image.new("RGB", (side, side), "white")
-            white.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-            picture = white
-        if picture.size != (self.size, self.size):
-            picture = picture.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()])
+        size, how = self.size, self.interpolation
+        match self.fit:
+            case "area":
+                return _by_areas(picture, size)
+            case "steps":
+                for step in self.steps:
+                    picture = step.apply(picture)
+            case "letterbox":
+                box = Letterbox(width=size, height=size, interpolation=how, colour=self.pad, rounding="floor")
+                picture = box.apply(picture)
+            case "pad":
+                picture = _resized(_squared(picture, self.pad), size, size, how)
+            case "squash":
+                picture = _resized(picture, size, size, how)
         return np.asarray(picture, dtype=np.uint8)
 
     def array(self, picture: Image.Image) -> NDArray[np.float32]:
@@ -55,3 +173,52 @@ class Preprocess(BaseModel):
             mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
             scaled = ((scaled / np.float32(255.0) - mean) / std).astype(np.float32, copy=False)
         return scaled if self.layout == "nhwc" else np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+
+
+def _resized(picture: Image.Image, width: int, height: int, interpolation: Filter) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def _squared(picture: Image.Image, colour: Colour) -> Image.Image:
+    if picture.width == picture.height:
+        return picture
+    side = max(picture.size)
+    canvas = Image.new("RGB", (side, side), colour)
+    canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return canvas
+
+
+def _by_areas(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Fit within the square, each new pixel the mean of the area it covers; repeat the edge's pixels around it.
+
+    Where the space left over is odd, the picture stands half a pixel off, each pixel the mean of two neighbours.
+    """
+    scale = min(size / picture.width, size / picture.height)
+    pixels = np.asarray(picture)
+    for side in (round(picture.height * scale), round(picture.width * scale)):
+        pixels = _centred(_area_means(pixels, max(1, side)), size).swapaxes(0, 1)  # rows, then columns
+    return np.rint(pixels).astype(np.uint8)
+
+
+def _area_means(rows: NDArray[Any], count: int) -> NDArray[np.float32]:
+    """[n, m, 3] → float32 [count, m, 3]: row i is the mean of the rows from i·n/count to (i+1)·n/count."""
+    if len(rows) == count:
+        return rows.astype(np.float32)
+    edges = np.arange(count + 1) * (len(rows) / count)
+    means = np.empty((count, *rows.shape[1:]), dtype=np.float32)
+    for row, (start, end) in enumerate(pairwise(edges)):
+        first, last = int(start), min(len(rows), int(np.ceil(end)))
+        inside = np.arange(first, last)
+        weights = np.minimum(inside + 1, end) - np.maximum(inside, start)
+        means[row] = np.tensordot((weights / weights.sum()).astype(np.float32), rows[first:last], axes=1)
+    return means
+
+
+def _centred(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """float32 [n, …] → [size, …], the first and last row repeated."""
+    before, odd = divmod(size - len(rows), 2)
+    places = np.arange(size) - before
+    at = rows[np.clip(places, 0, len(rows) - 1)]
+    return (at + rows[np.clip(places - 1, 0, len(rows) - 1)]) / 2 if odd else at

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -85,11 +85,15 @@ class Vocabulary:
         return cls(sorted(tags, key=key))
 
     @classmethod
-    def read_csv(cls, path: Path) -> Vocabulary:
-        """Read a `selected_tags.csv`; raises ArtifactError naming the file and the line."""
+    def read_csv(cls, path: Path, *, category: Callable[[str], Category] | None = None) -> Vocabulary:
+        """Read a `selected_tags.csv`; raises ArtifactError naming the file and the line.
+
+        Args:
+            category: what the category column means, raising ValueError; Danbooru's numbers by default.
+        """
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                return cls(_rows(csv.DictReader(file), path))
+                return cls(_rows(csv.DictReader(file), path, category or (lambda text: Category(int(text)))))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ArtifactError(f"{path}: the tag list cannot be read ({error}).") from error
 
@@ -147,7 +151,7 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tags, {self.digest[:12]})"
 
 
-def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Tag]:
+def _rows(reader: csv.DictReader[str], path: Path, category: Callable[[str], Category]) -> Iterator[Tag]:
     missing = {"name", "category"} - set(reader.fieldnames or ())
     if missing:
         raise ArtifactError(
@@ -157,6 +161,6 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Tag]:
         try:
             if not row["name"]:
                 raise ValueError("no name")
-            yield Tag(row["name"], Category(int(row["category"])), int(row.get("count") or 0))
+            yield Tag(row["name"], category(row["category"]), int(row.get("count") or 0))
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"{path}, line {reader.line_num}: not a tag row ({error}).") from error
