@@ -196,10 +196,11 @@ def _by_areas(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     Where the space left over is odd, the picture stands half a pixel off, each pixel the mean of two neighbours.
     """
     scale = min(size / picture.width, size / picture.height)
-    pixels = np.asarray(picture)
+    pixels: NDArray[Any] = np.asarray(picture)
     for side in (round(picture.height * scale), round(picture.width * scale)):
         pixels = _centred(_area_means(pixels, max(1, side)), size).swapaxes(0, 1)  # rows, then columns
-    return np.rint(pixels).astype(np.uint8)
+    found: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return found
 
 
 def _area_means(rows: NDArray[Any], count: int) -> NDArray[np.float32]:
@@ -221,4 +222,4 @@ def _centred(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     before, odd = divmod(size - len(rows), 2)
     places = np.arange(size) - before
     at = rows[np.clip(places, 0, len(rows) - 1)]
-    return (at + rows[np.clip(places - 1, 0, len(rows) - 1)]) / 2 if odd else at
+    return (at + rows[np.clip(places - 1, 0, len(rows) - 1)]) * np.float32(0.5) if odd else at

@@ -7,7 +7,6 @@ network.run(["output"], batch)      # [float32 [n, tags]]
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efuda.errors import ArtifactError
+from efuda.workers import cores
 
 __all__ = ["Network", "external_data", "open_onnx", "what_it_is_instead"]
 
@@ -77,7 +77,7 @@ def open_onnx(path: Path, threads: int | None) -> Network:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 3
     # A thread that waits for work would otherwise keep its core busy, which the decoding threads need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

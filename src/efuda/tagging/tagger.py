@@ -1,11 +1,14 @@
-"""Load a tagger directory, ours or any of the WD family, and turn a batch of inputs into probabilities.
+"""Open a tagger, ours or of any family that efuda knows, and turn a batch of inputs into probabilities.
 
-tagger = Tagger.open(Path("model"))
+tagger = Tagger.open("model")                                   # a directory, or an .onnx file in one
+tagger = Tagger.open("hf://SmilingWolf/wd-vit-tagger-v3")       # fetched once, then from the cache
+tagger = Tagger.open("wd-vit-tagger-v3")                        # the same, by its name in `efuda models`
 tagger.scores(batch)        # float32 [n, 448, 448, 3] → float32 [n, tags]
 """
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +22,16 @@ from efuda.artifacts import OTHER_HEAD, Model, has_marker
 from efuda.errors import ArtifactError, MismatchError
 from efuda.files import sha256
 from efuda.preprocess import Preprocess
+from efuda.progress import Progress
+from efuda.tagging.hub import locate, name_of
+from efuda.tagging.layouts import SAFETENSORS, Layout, detect
+from efuda.tagging.network import Network, external_data, open_onnx
+from efuda.tagging.weights import open_weights
 from efuda.vocabulary import Category, Vocabulary
 from efuda.workers import cores
 
 __all__ = ["Tagger"]
 
-# What the WD family's clients use where nothing better is known.
-_WD_GENERAL: Final = 0.35
-_WD_CHARACTER: Final = 0.85
 _UNCALIBRATED: Final = 0.5
 
 
@@ -76,104 +81,114 @@ class Tagger:
     layout: str
     batch: int | None
     threads: int
-    _session: Any
+    _network: Any  # a Network; None in tests that only need the tags
     _output: str
     _skip: int
     _other: _LinearHead | _LogitsBehind | None = None
+    _logits: bool = False
+    weights: Path | None = None
 
     @classmethod
-    def open(cls, root: Path, *, threads: int | None = None) -> Self:
-        """Open a directory that holds `model.onnx` and `selected_tags.csv`.
+    def open(cls, root: Path | str, *, threads: int | None = None, progress: Progress | None = None) -> Self:
+        """Open a model.
 
         Args:
-            root: a directory made by `efuda export`, or one of the WD v1.4–v3 taggers.
+            root: a directory, an `.onnx` file in one, `hf://OWNER/NAME[@REVISION][/FOLDER]`, or a name that
+                `efuda models` lists.
             threads: for the model; all cores by default.
+            progress: told how far a download is; by default a bar is shown where a person looks on.
 
         Raises:
-            ArtifactError: it holds no tagger, or a damaged one.
+            ArtifactError: there is no tagger, a damaged one, or it cannot be fetched.
             MismatchError: its tag list has another length than the model's output.
+            MissingExtra: it has no ONNX file, and PyTorch is not installed.
         """
-        if not (root / "model.onnx").is_file():
-            raise ArtifactError(
-                f"{root} holds no model.onnx. Make a model with efuda export, or name the directory of a WD tagger."
-            )
-        return cls._ours(root, threads) if has_marker(root) else cls._wd(root, threads)
+        place = locate(root, progress=progress)
+        if place.is_dir() and has_marker(place):
+            return cls._ours(place, threads)
+        layout = detect(place)
+        if layout.weights.name == SAFETENSORS:
+            return cls._of(layout, open_weights(layout.weights, layout.family, threads), threads)
+        return cls._of(layout, open_onnx(layout.weights, threads), threads)
 
     @classmethod
     def _ours(cls, root: Path, threads: int | None) -> Self:
         model = Model.open(root)
-        session = _session(root / "model.onnx", threads)
+        if not (root / "model.onnx").is_file():
+            raise ArtifactError(f"{root} holds no model.onnx. Export the run again.")
+        network = open_onnx(root / "model.onnx", threads)
         skip = 4 if model.marker.counts["padded_ratings"] else 0
         other = _read_other_head(root)
         others = other.tags if other else 0
-        _check_width(root, (_width(session, "output") or 0) - skip + others, len(model.vocabulary))
+        wanted = {"output", "embedding"} if other else {"output"}
+        if missing := wanted - set(network.outputs):
+            raise MismatchError(f"{root}: model.onnx has no output named {', '.join(missing)}. Export the run again.")
+        width = network.outputs["output"] or 0
+        _check_width(root / "selected_tags.csv", width - skip + others, len(model.vocabulary))
         fitted = model.thresholds()
         values = [row.threshold for row in fitted] if fitted else [_UNCALIBRATED] * len(model.vocabulary)
         thresholds = np.array(values, dtype=np.float32)
-        return cls(
-            root,
-            model.vocabulary,
-            model.preprocess,
-            thresholds,
-            fitted is not None,
-            "efuda",
-            None,
-            threads or cores(),
-            session,
-            "output",
-            skip,
-            other,
-        )
+        calibrated = fitted is not None
+        tags, how = model.vocabulary, model.preprocess
+        used = threads or cores()
+        return cls(root, tags, how, thresholds, calibrated, "efuda", None, used, network, "output", skip, other)
 
     @classmethod
-    def _wd(cls, root: Path, threads: int | None) -> Self:
-        if not (root / "selected_tags.csv").is_file():
-            raise ArtifactError(f"{root} holds a model.onnx but no selected_tags.csv, so its outputs have no names.")
-        vocabulary = Vocabulary.read_csv(root / "selected_tags.csv")
-        session = _session(root / "model.onnx", threads)
-        batch, height, _, channels = _input_shape(root, session)
-        output = session.get_outputs()[0].name
-        _check_width(root, _width(session, output), len(vocabulary))
-        if channels != 3 or not isinstance(height, int):
-            raise ArtifactError(f"{root}: the input is not [n, side, side, 3], so this is no tagger of the WD family.")
-        by_category = {Category.GENERAL: _WD_GENERAL, Category.CHARACTER: _WD_CHARACTER}
-        thresholds = np.array([by_category.get(tag.category, _UNCALIBRATED) for tag in vocabulary], dtype=np.float32)
-        fixed = batch if isinstance(batch, int) else None
+    def _of(cls, layout: Layout, network: Network, threads: int | None) -> Self:
+        batch, preprocess = _fitted(layout, network)
+        matching = [name for part in layout.outputs for name in network.outputs if part in name.lower()]
+        output = (matching or list(network.outputs))[0]
+        _check_width(layout.tag_list, network.outputs[output], len(layout.vocabulary))
         return cls(
-            root,
-            vocabulary,
-            Preprocess(size=height),
-            thresholds,
-            False,
-            "wd",
-            fixed,
+            layout.weights.parent,
+            layout.vocabulary,
+            preprocess,
+            layout.thresholds,
+            layout.calibrated,
+            layout.family,
+            batch,
             threads or cores(),
-            session,
+            network,
             output,
             0,
+            _logits=layout.logits or output == "logits",
+            weights=layout.weights,
         )
 
     @property
     def name(self) -> str:
-        """The directory's name, for people."""
-        return self.root.resolve().name
+        """The directory's or the repository's name, for people."""
+        return name_of(self.root)
 
     @cached_property
     def identity(self) -> str:
-        """Name and content: `name@` and the first 12 digits of the SHA-256 of `model.onnx`."""
-        return f"{self.name}@{sha256(self.root / 'model.onnx')[:12]}"
+        """Name and content: `name@` and 12 digits of the SHA-256 of the weights (of their digests, where several)."""
+        weights = self.weights or self.root / "model.onnx"
+        digests = [sha256(path) for path in (weights, *external_data(weights))]
+        one = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return f"{self.name}@{one[:12]}"
 
     def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inputs as `preprocess.array` makes them, [n, …] → probabilities [n, tags] in the vocabulary's order."""
+        """Inputs as `preprocess.array` makes them, [n, …] → probabilities [n, tags] in the vocabulary's order.
+
+        Several threads may call it at once.
+        """
         if self.batch is not None and len(batch) != self.batch:
-            assert self.batch == 1, "WD v1.4 and v2 have a batch of one"
-            return np.concatenate([self.scores(batch[row : row + 1]) for row in range(len(batch))])
+            return self._in_batches(batch, self.batch)
         wanted = [self._output, *(["embedding"] if self._other else [])]
-        output, *embedding = self._session.run(wanted, {self._session.get_inputs()[0].name: batch})
-        known: NDArray[np.float32] = output[:, self._skip :]
+        output, *embedding = self._network.run(wanted, batch)
+        known: NDArray[np.float32] = _sigmoid(output) if self._logits else output
+        known = known[:, self._skip :]
         if self._other is None:
             return known
-        return np.concatenate([known, 1 / (1 + np.exp(-self._other.logits(embedding[0])))], axis=1)
+        return np.concatenate([known, _sigmoid(self._other.logits(embedding[0]))], axis=1)
+
+    def _in_batches(self, batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        """The last one is filled up with zeros, whose scores are left out."""
+        missing = -len(batch) % size
+        padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
+        found = [self.scores(padded[row : row + size]) for row in range(0, len(padded), size)]
+        return np.concatenate(found)[: len(batch)]
 
     def present(self, scores: NDArray[np.float32]) -> list[tuple[str, float]]:
         """One picture's scores [tags] → (tag, score) at or above its threshold, best first; ratings are left out."""
@@ -202,40 +217,39 @@ def _read_other_head(root: Path) -> _LinearHead | _LogitsBehind | None:
         raise ArtifactError(f"{path} cannot be read ({error}). Copy or export the model again.") from error
 
 
-def _session(path: Path, threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores have pictures to decode
-    options.log_severity_level = 3
-    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime's own classes, with no common base
-        line = str(error).splitlines()[0]
-        raise ArtifactError(f"{path} cannot be loaded: {line}. Copy or export the model again.") from error
-
-
-def _input_shape(root: Path, session: Any) -> list[Any]:
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+def _fitted(layout: Layout, network: Network) -> tuple[int | None, Preprocess]:
+    """The batch the network insists on, and the preprocessing at the side it takes."""
+    shape, channels_last = list(network.shape), layout.preprocess.layout == "nhwc"
+    batch, *rest = shape if len(shape) == 4 else [None]
+    wanted = "[n, side, side, 3]" if channels_last else "[n, 3, side, side]"
+    sides, colours = (rest[:2], rest[2:]) if channels_last else (rest[1:], rest[:1])
+    side = next((one for one in sides if isinstance(one, int)), layout.preprocess.size)
+    square = all(not isinstance(one, int) or one == side for one in sides)
+    if len(shape) != 4 or not square or (isinstance(colours[0], int) and colours[0] != 3):
         raise ArtifactError(
-            f"{root}: model.onnx does not take one batch of pictures, so this is no tagger of the WD family."
+            f"{layout.weights}: the input is {shape}, not {wanted}, so this is no tagger of the {layout.title} family, "
+            f"as which {layout.tag_list.name} declares it."
         )
-    shape: list[Any] = inputs[0].shape
-    return shape
+    if side == layout.preprocess.size:
+        return (batch if isinstance(batch, int) else None), layout.preprocess
+    if layout.preprocess.fit == "steps" or not 16 <= side <= 4096:
+        raise MismatchError(
+            f"{layout.weights} takes {side} pixels a side, preprocess.json makes {layout.preprocess.size}. "
+            "They belong to different models: fetch or copy the directory again."
+        )
+    return (batch if isinstance(batch, int) else None), layout.preprocess.model_copy(update={"size": side})
 
 
-def _width(session: Any, name: str) -> int | None:
-    shape = next(output.shape for output in session.get_outputs() if output.name == name)
-    return shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By the tangent, which overflows nowhere."""
+    half = np.float32(0.5)
+    found: NDArray[np.float32] = half + half * np.tanh(half * logits)
+    return found
 
 
-def _check_width(root: Path, outputs: int | None, tags: int) -> None:
+def _check_width(tag_list: Path, outputs: int | None, tags: int) -> None:
     if outputs is not None and outputs != tags:
         raise MismatchError(
-            f"{root}: selected_tags.csv names {tags} tags, model.onnx has {outputs} outputs. "
-            "They belong to different models: copy or export the directory again."
+            f"{tag_list} names {tags} tags, the model has {outputs} outputs. "
+            "They belong to different models: copy, fetch or export the directory again."
         )

@@ -79,18 +79,18 @@ def best_thresholds(path: Path) -> NDArray[np.float32]:
     """float32 [tags] of the column `best_threshold`; NaN where there is none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return np.array([_number(row.get("best_threshold")) for row in csv.DictReader(file)], dtype=np.float32)
+            return np.array([_share(row.get("best_threshold")) for row in csv.DictReader(file)], dtype=np.float32)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(f"{path}: the tag list cannot be read ({error}).") from error
 
 
 def category_thresholds(path: Path) -> dict[Category, float]:
-    """animetimm's `thresholds.csv`: category → its threshold, for alpha = 1, which weighs precision and recall alike."""
+    """animetimm's `thresholds.csv`: category → its threshold, for the alpha nearest to 1 (precision as recall)."""
     nearest: dict[Category, tuple[float, float]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                alpha, threshold = _number(row.get("alpha")), _number(row.get("threshold"))
+                alpha, threshold = _share(row.get("alpha")), _share(row.get("threshold"))
                 category = _CATEGORIES.get(str(row.get("name")).lower())
                 off = 0.0 if math.isnan(alpha) else abs(alpha - 1)
                 if category is not None and not math.isnan(threshold) and off < nearest.get(category, (math.inf,))[0]:
@@ -213,11 +213,12 @@ def _category(name: Any, path: Path) -> Category:
     return found
 
 
-def _number(text: str | None) -> float:
+def _share(text: str | None) -> float:
     try:
-        return float(text) if text else math.nan
+        value = float(text) if text else math.nan
     except (ValueError, TypeError):
         return math.nan
+    return value if 0 <= value <= 1 else math.nan
 
 
 def _dict(path: Path, value: Any) -> dict[str, Any]:
