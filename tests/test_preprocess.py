@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from efuda.preprocess import Preprocess
+from efuda.preprocess import Crop, Letterbox, Preprocess, Resize, Shorter
 
 COLOUR = (10, 100, 200)
 
@@ -21,6 +21,8 @@ def test_the_defaults_are_those_of_wd_taggers() -> None:
         "size": 448,
         "fit": "pad",
         "interpolation": "bicubic",
+        "pad": (255, 255, 255),
+        "steps": (),
         "channels": "bgr",
         "layout": "nhwc",
         "mean": (0.0, 0.0, 0.0),
@@ -89,3 +91,138 @@ def test_a_typing_error_in_a_model_is_noticed() -> None:
         Preprocess.model_validate({"sise": 448})
     with pytest.raises(ValidationError):
         Preprocess.model_validate({"channels": "gbr"})
+
+
+# What each family publishes, written here once more with Pillow and numpy alone
+
+SHAPES = [(64, 64), (100, 63), (63, 100), (301, 77), (33, 95), (20, 31), (640, 481), (1024, 683)]
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_wd_and_joytag_and_cl_tagger_pad_to_a_white_square_and_resize(shape: tuple[int, int]) -> None:
+    drawn = noise(*shape)
+    side = max(shape)
+    left, top = (side - shape[0]) // 2, (side - shape[1]) // 2
+    padded = np.full((side, side, 3), 255, dtype=np.uint8)
+    padded[top : top + shape[1], left : left + shape[0]] = np.asarray(drawn)
+    resized = np.asarray(Image.fromarray(padded).resize((64, 64), Image.Resampling.BICUBIC))
+
+    wd = resized[:, :, ::-1].astype(np.float32)
+    np.testing.assert_array_equal(Preprocess(size=64).array(drawn), wd)
+    half = (0.5, 0.5, 0.5)
+    cl_v1 = (wd / 127.5 - 1).transpose(2, 0, 1)
+    np.testing.assert_allclose(Preprocess(size=64, layout="nchw", mean=half, std=half).array(drawn), cl_v1, atol=1e-6)
+    clip_mean, clip_std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    joytag = ((resized.astype(np.float64) / 255 - clip_mean) / clip_std).transpose(2, 0, 1)
+    ours = Preprocess(size=64, channels="rgb", layout="nchw", mean=clip_mean, std=clip_std)
+    np.testing.assert_allclose(ours.array(drawn), joytag, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_camie_resizes_to_fit_and_pads_with_the_mean_colour(shape: tuple[int, int]) -> None:
+    width, height = shape
+    inner = (64, int(64 / (width / height))) if width / height > 1 else (int(64 * (width / height)), 64)
+    expected = np.empty((64, 64, 3), dtype=np.uint8)
+    expected[:] = (124, 116, 104)
+    left, top = (64 - inner[0]) // 2, (64 - inner[1]) // 2
+    resized = np.asarray(noise(*shape).resize(inner, Image.Resampling.LANCZOS))
+    expected[top : top + inner[1], left : left + inner[0]] = resized
+    ours = Preprocess(size=64, fit="letterbox", interpolation="lanczos", pad=(124, 116, 104))
+    np.testing.assert_array_equal(ours.square(noise(*shape)), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ml_danbooru_stretches(shape: tuple[int, int]) -> None:
+    expected = np.asarray(noise(*shape).resize((64, 64), Image.Resampling.BILINEAR))
+    ours = Preprocess(size=64, fit="squash", interpolation="bilinear")
+    np.testing.assert_array_equal(ours.square(noise(*shape)), expected)
+
+
+def deepdanbooru(picture: Image.Image, size: int) -> np.ndarray:
+    """Each new pixel the mean of the area it covers, then shifted to the middle with the edge going on outside."""
+    pixels = np.asarray(picture).astype(np.float64)
+    scale = min(size / picture.width, size / picture.height)
+    high, wide = round(picture.height * scale), round(picture.width * scale)
+
+    def weights(new: int, old: int) -> np.ndarray:
+        table = np.zeros((new, old))
+        for row in range(new):
+            start, end = row * old / new, (row + 1) * old / new
+            for column in range(old):
+                table[row, column] = max(0.0, min(column + 1, end) - max(column, start))
+        return table / table.sum(1, keepdims=True)
+
+    small = np.einsum("hy,yxc,wx->hwc", weights(high, picture.height), pixels, weights(wide, picture.width))
+    found = np.empty((size, size, 3))
+    for row in range(size):
+        for column in range(size):
+            y, x = (
+                min(max(place, 0), end - 1)
+                for place, end in ((row - (size - high) / 2, high), (column - (size - wide) / 2, wide))
+            )
+            up, left = int(np.floor(y)), int(np.floor(x))
+            down, right = min(up + 1, high - 1), min(left + 1, wide - 1)
+            upper = small[up, left] * (1 - (x - left)) + small[up, right] * (x - left)
+            lower = small[down, left] * (1 - (x - left)) + small[down, right] * (x - left)
+            found[row, column] = upper * (1 - (y - up)) + lower * (y - up)
+    return found
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0] < 400])
+def test_deepdanbooru_by_areas_with_the_edge_repeated_to_half_a_level(shape: tuple[int, int]) -> None:
+    """Its own rule stays in floating point; efuda rounds to whole levels, which training and caches can keep."""
+    ours = Preprocess(size=32, fit="area", channels="rgb", std=(1.0, 1.0, 1.0))
+    expected = deepdanbooru(noise(*shape), 32)
+    assert np.abs(ours.square(noise(*shape)) - expected).max() <= 0.501
+    assert ours.array(noise(*shape)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_animetimm_stages_one_after_another(shape: tuple[int, int]) -> None:
+    steps = (
+        Letterbox(width=80, height=80),
+        Shorter(size=72, interpolation="bicubic"),
+        Crop(width=64, height=64),
+    )
+    ours = Preprocess(size=64, fit="steps", steps=steps)
+    width, height = shape
+    ratio = min(80 / width, 80 / height)
+    inner = (round(width * ratio), round(height * ratio))
+    canvas = Image.new("RGB", (80, 80), "white")
+    canvas.paste(noise(*shape).resize(inner, Image.Resampling.BILINEAR), ((80 - inner[0]) // 2, (80 - inner[1]) // 2))
+    small = canvas.resize((72, 72), Image.Resampling.BICUBIC).crop((4, 4, 68, 68))
+    np.testing.assert_array_equal(ours.square(noise(*shape)), np.asarray(small))
+
+
+def test_the_shorter_side_is_set_and_the_longer_has_a_limit() -> None:
+    assert Shorter(size=32).apply(noise(100, 63)).size == (int(32 * 100 / 63), 32)
+    assert Shorter(size=32).apply(noise(63, 100)).size == (32, int(32 * 100 / 63))
+    assert Shorter(size=32, limit=40).apply(noise(100, 63)).size == (40, int(40 * 32 / int(32 * 100 / 63)))
+
+
+def test_what_a_crop_lacks_is_black_on_both_sides() -> None:
+    cut = np.asarray(Crop(width=16, height=16).apply(picture(8, 20)))
+    assert (cut[:, :4] == 0).all() and (cut[:, 12:] == 0).all()
+    assert (cut[:, 4:12] == COLOUR).all()
+
+
+def test_steps_that_do_not_end_in_the_square_are_refused() -> None:
+    for wrong in (
+        {"fit": "steps"},
+        {"steps": [Crop(width=448, height=448)]},
+        {"fit": "steps", "steps": [Shorter(size=448)]},
+        {"fit": "steps", "steps": [Crop(width=448, height=400)]},
+        {"std": (1.0, 0.0, 1.0)},
+    ):
+        with pytest.raises(ValidationError):
+            Preprocess.model_validate(wrong)
+
+
+def test_it_is_the_same_once_it_was_written_down() -> None:
+    steps = (Letterbox(width=80, height=80, colour=(1, 2, 3)), Resize(width=64, height=64))
+    one = Preprocess(size=64, fit="steps", steps=steps)
+    assert Preprocess.model_validate_json(one.model_dump_json()) == one

@@ -193,7 +193,7 @@ def _ml_danbooru(root: Path, weights: Path) -> Layout:
 
 
 FAMILIES: Final = (
-    Family("wd", "WD v1.4–v3", "selected_tags.csv", _wd, unless="preprocess.json", also=("config.json",), torch=True),
+    Family("wd", "WD", "selected_tags.csv", _wd, unless="preprocess.json", also=("config.json",), torch=True),
     Family(
         "animetimm",
         "animetimm",
