@@ -26,6 +26,7 @@ _EXTRAS: Final = {
         "PIL": "pillow",
         "pi_heif": "pi-heif",
         "onnxruntime": "onnxruntime",
+        "huggingface_hub": "huggingface-hub",
         "apsw": "apsw",
         "pyroaring": "pyroaring",
         "xxhash": "xxhash",
@@ -71,23 +72,30 @@ def version(wanted: bool) -> None:
 
 
 def models(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Model directories, or folders that hold some.", show_default=False)
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODELS]...",
+            help="Model directories, folders that hold some, hf://OWNER/NAME, or names of the list.",
+            show_default=False,
+        ),
     ] = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """Describe model directories; without any, list public taggers whose layout efuda reads."""
-    if not paths:
+    """Describe models; without any, list public taggers that efuda fetches and reads."""
+    if not sources:
         return _list_known(json)
-    described = [_describe(folder) for path in paths for folder in _model_folders(path)]
+    with output.progress() as progress:
+        described = [_describe(place, progress) for source in sources for place in _places(source)]
     if json:
-        output.result(described, as_json=True, text="")
-    else:
-        header = ["model", "layout", "tags", "input", "thresholds", "largest tags"]
-        rows = [
-            [str(one[key]) for key in ("path", "layout", "tags", "size", "thresholds", "largest")] for one in described
-        ]
-        output.table("", header, rows, right=(2, 3))
+        return output.result(described, as_json=True, text="")
+    header = ["model", "layout", "tags", "input", "thresholds", "largest tags"]
+    keys = ("path", "layout", "tags", "size", "thresholds", "largest")
+    output.table("", header, [[str(one[key]) for key in keys] for one in described], right=(2, 3))
+    for one in described if len(described) == 1 else ():
+        output.table("", ["category", "tags", "threshold"], one["categories"], right=(1, 2))
+        steps = {key: value for key, value in one["preprocess"].items() if value not in ((), [], None)}
+        print("preprocessing: " + ", ".join(f"{key} {value}" for key, value in steps.items()))
     return None
 
 
@@ -134,41 +142,70 @@ def _list_known(as_json: bool) -> None:
     from efuda.tagging.known import KNOWN
 
     if as_json:
-        return output.result([asdict(one) for one in KNOWN], as_json=True, text="")
+        return output.result([{"name": one.name, **asdict(one)} for one in KNOWN], as_json=True, text="")
     rows = [
-        [one.repository, f"{one.tags:,}" if one.tags else "", f"{one.size} px", one.licence, one.score] for one in KNOWN
+        [
+            one.name,
+            one.family,
+            f"{one.tags:,}" if one.tags else "",
+            f"{one.size} px",
+            one.licence,
+            one.score,
+            one.repository if one.on_hub else f"{one.repository} (convert it to ONNX)",
+        ]
+        for one in KNOWN
     ]
-    output.table("", ["on the Hugging Face hub", "tags", "input", "licence", "published"], rows, right=(1, 2))
-    print("\nFetch one with: hf download REPOSITORY model.onnx selected_tags.csv --local-dir MODEL")
-    print("(hf comes with: pip install huggingface_hub)")
-    print("Then: efuda tag PICTURES --model MODEL")
+    header = ["name", "layout", "tags", "input", "licence", "published", "where"]
+    output.table("", header, rows, right=(2, 3))
+    print("\nefuda tag PICTURES --model NAME fetches one into the Hugging Face cache, once; hf://OWNER/NAME any other.")
+    print(
+        "Published numbers are the authors' own, of different pictures and tags: efuda evaluate compares models fairly."
+    )
     return None
 
 
-def _model_folders(path: Path) -> list[Path]:
-    if (path / "model.onnx").is_file():
-        return [path]
-    inside = sorted(found.parent for found in path.glob("*/model.onnx"))
+def _places(source: str) -> list[str | Path]:
+    """The source itself, or the model directories in it."""
+    path = Path(source)
+    if not path.is_dir() or any(path.glob("*.onnx")) or any(path.glob("*.safetensors")):
+        return [source]
+    inside = sorted({found.parent for kind in ("onnx", "safetensors") for found in path.glob(f"*/*.{kind}")})
     if not inside:
         from efuda.errors import ArtifactError
 
         raise ArtifactError(f"{path} holds no model: expected model.onnx in it or in its folders.")
-    return inside
+    return [*inside]
 
 
-def _describe(folder: Path) -> dict[str, Any]:
+def _describe(place: str | Path, progress: Any) -> dict[str, Any]:
     from efuda.tagging import Tagger
 
-    tagger = Tagger.open(folder)
-    common = sorted(tagger.vocabulary, key=lambda tag: -tag.count)[:4]
+    tagger = Tagger.open(place, progress=progress)
+    tags = tagger.vocabulary
+    common = sorted(tags, key=lambda tag: -tag.count)[:4]
+    own = "calibrated" if tagger.layout == "efuda" else "the model's own"
     return {
-        "path": str(folder),
+        "path": str(place),
         "layout": tagger.layout,
-        "tags": len(tagger.vocabulary),
+        "tags": len(tags),
         "size": f"{tagger.preprocess.size} px",
-        "thresholds": "calibrated" if tagger.calibrated else "the family's defaults",
+        "thresholds": own if tagger.calibrated else "the family's defaults",
         "largest": ", ".join(tag.name for tag in common),
+        "categories": _categories(tagger),
+        "preprocess": tagger.preprocess.model_dump(mode="json"),
     }
+
+
+def _categories(tagger: Any) -> list[list[str]]:
+    """Category, tags, and the threshold of them all or the lowest to the highest."""
+    from efuda.vocabulary import Category
+
+    rows = []
+    for category in Category:
+        if places := tagger.vocabulary.rows(category):
+            low, high = tagger.thresholds[places].min(), tagger.thresholds[places].max()
+            rows.append([category.label, f"{len(places):,}", f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"])
+    return rows
 
 
 def _versions(packages: dict[str, str]) -> dict[str, str | None]:

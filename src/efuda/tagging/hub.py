@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from efuda.artifacts import CALIBRATED, CALIBRATION, MARKER, OTHER_HEAD, THRESHOLDS
-from efuda.errors import ArtifactError, MissingExtra, UsageError
+from efuda.errors import ArtifactError, UsageError
 from efuda.progress import Progress
 from efuda.tagging.known import KNOWN
 from efuda.tagging.layouts import choose_weights, recognise
@@ -263,11 +263,9 @@ def _first(error: BaseException) -> str:
 
 
 def _hub() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-        import huggingface_hub.utils
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Fetching a model", "train", str(error.name)) from error
+    import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
     return huggingface_hub

@@ -44,7 +44,9 @@ def read_stages(path: Path) -> Preprocess:
                 mean, std = _three(stage["mean"]), _three(stage["std"])
             elif stage.get("type") not in _NOTHING:
                 steps.append(_step(stage))
-        size = getattr(steps[-1], "width", 0) if steps else 0
+        if not steps or isinstance(steps[-1], Shorter):
+            raise ValueError("they do not end in a square of one size")
+        size = steps[-1].width
         return Preprocess(size=size, fit="steps", steps=tuple(steps), channels="rgb", layout="nchw", mean=mean, std=std)
     except (ValidationError, ValueError, TypeError, KeyError, IndexError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
