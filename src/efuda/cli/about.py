@@ -143,25 +143,16 @@ def _list_known(as_json: bool) -> None:
 
     if as_json:
         return output.result([{"name": one.name, **asdict(one)} for one in KNOWN], as_json=True, text="")
-    rows = [
-        [
-            one.name,
-            one.family,
-            f"{one.tags:,}" if one.tags else "",
-            f"{one.size} px",
-            one.licence,
-            one.score,
-            one.repository if one.on_hub else f"{one.repository} (convert it to ONNX)",
-        ]
-        for one in KNOWN
-    ]
-    header = ["name", "layout", "tags", "input", "licence", "published", "where"]
-    output.table("", header, rows, right=(2, 3))
-    print("\nefuda tag PICTURES --model NAME fetches one into the Hugging Face cache, once; hf://OWNER/NAME any other.")
+    widest = max(len(one.path) for one in KNOWN)
+    print(f"{'name':<{widest}}  {'tags':>7}  input   licence     published")
+    for one in KNOWN:
+        tags = f"{one.tags:,}" if one.tags else "?"
+        published = one.score if one.on_hub else f"{one.score}; convert it to ONNX first".removeprefix("; ")
+        print(f"{one.path:<{widest}}  {tags:>7}  {one.size} px  {one.licence:<10}  {published}".rstrip())
     print(
-        "Published numbers are the authors' own, of different pictures and tags: efuda evaluate compares models fairly."
+        "\nefuda tag PICTURES --model NAME fetches one, once; its last part is enough. hf://OWNER/NAME fetches any other."
     )
-    return None
+    print("What is published is of different pictures and tags: efuda evaluate compares models fairly.")
 
 
 def _places(source: str) -> list[str | Path]:

@@ -45,7 +45,7 @@ class HubModel:
     folder: str = ""
 
     def __str__(self) -> str:
-        at = "" if self.revision == "main" else f"@{self.revision}"
+        at = "" if self.revision == "main" else "@" + self.revision.replace("/", "%2F")
         return f"hf://{self.repository}{at}" + (f"/{self.folder}" if self.folder else "")
 
 
@@ -64,7 +64,7 @@ def parse(source: Path | str) -> HubModel | None:
     """The model on the hub that is meant, or None for a local path."""
     text = source if isinstance(source, str) else source.as_posix()
     if not text.startswith("hf:/"):
-        known = {name: one for one in KNOWN for name in (one.name, one.repository)}
+        known = {name: one for one in KNOWN for name in (one.name, one.path, one.repository)}
         if Path(source).exists() or text not in known:
             return None
         if not known[text].on_hub:

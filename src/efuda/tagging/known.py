@@ -35,6 +35,11 @@ class Known:
     on_hub: bool = True
 
     @property
+    def path(self) -> str:
+        """Where it is on the hub: OWNER/NAME, or OWNER/NAME/FOLDER."""
+        return f"{self.repository}/{self.folder}" if self.folder else self.repository
+
+    @property
     def name(self) -> str:
         """The short name that `Tagger.open` takes."""
         return self.folder or self.repository.split("/")[1]
