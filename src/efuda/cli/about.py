@@ -149,10 +149,9 @@ def _list_known(as_json: bool) -> None:
         tags = f"{one.tags:,}" if one.tags else "?"
         published = one.score if one.on_hub else f"{one.score}; convert it to ONNX first".removeprefix("; ")
         print(f"{one.path:<{widest}}  {tags:>7}  {one.size} px  {one.licence:<10}  {published}".rstrip())
-    print(
-        "\nefuda tag PICTURES --model NAME fetches one, once; its last part is enough. hf://OWNER/NAME fetches any other."
-    )
+    print("\nefuda tag PICTURES --model NAME fetches one, once (its last part is enough); hf://OWNER/NAME any other.")
     print("What is published is of different pictures and tags: efuda evaluate compares models fairly.")
+    return None
 
 
 def _places(source: str) -> list[str | Path]:
