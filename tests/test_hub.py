@@ -17,7 +17,7 @@ import pytest
 from layout_world import LAYOUTS
 
 from efuda.errors import ArtifactError, UsageError
-from efuda.tagging import Tagger
+from efuda.tagging import Tagger, downloads
 from efuda.tagging.hub import HubModel, locate, name_of, parse
 from efuda.tagging.known import KNOWN
 from efuda.tagging.layouts import FAMILIES
@@ -278,6 +278,50 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Hub, monkeypatch: 
     assert second == f"bytes={half - half % 61}-"
 
 
+def test_a_large_download_goes_on_in_a_later_run(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut in the first run, as a kill does; the second asks for the rest only."""
+    monkeypatch.setattr(downloads, "LARGE", 1)
+    content = os.urandom(5_000_000)
+    hub.files["made/joytag"]["model.onnx"] = content
+
+    def stop(step: str, done: int, total: int | None = None, *, unit: str = "", note: str = "") -> None:
+        if note == "model.onnx" and done >= 2_000_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        locate("hf://made/joytag", progress=stop)
+    hub.asked.clear()
+    root = locate("hf://made/joytag")
+    assert (root / "model.onnx").read_bytes() == content
+    (ranged,) = [ranged for method, path, ranged in hub.asked if method == "GET" and path.endswith("model.onnx")]
+    assert ranged is not None and 2_000_000 <= int(ranged.removeprefix("bytes=").rstrip("-")) < 5_000_000
+    assert [path.name for path in (root.parent.parent / "blobs").iterdir() if "efuda" in path.name] == []
+    assert (root / "model.onnx").resolve().name == hashlib.sha256(content).hexdigest(), (
+        "the very blob of the hub's client"
+    )
+
+
+def test_a_large_download_whose_connection_breaks_off_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "LARGE", 1)
+    hub.trouble["file"] = "cut"
+    assert Tagger.open("hf://made/joytag", threads=1).layout == "joytag"
+
+
+def test_a_large_download_that_is_damaged_begins_anew(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "LARGE", 1)
+    content = hub.files["made/joytag"]["model.onnx"]
+    part = tmp_path / "cache" / "models--made--joytag" / "blobs"
+    part.mkdir(parents=True)
+    (part / f"{hashlib.sha256(content).hexdigest()}.efuda.incomplete").write_bytes(b"of another file")
+    with pytest.raises(
+        ArtifactError, match=r"model\.onnx came damaged \(its SHA-256 is .*\)\. Run the same command again"
+    ):
+        locate("hf://made/joytag")
+    assert Tagger.open("hf://made/joytag", threads=1).layout == "joytag"
+
+
 def test_the_command_line_in_a_process_of_its_own(hub: Hub, tmp_path: Path) -> None:
     """With the variables as people set them, which huggingface-hub reads when it is imported."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
@@ -334,7 +378,7 @@ def test_a_download_that_stays_short(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
         original(self, status, body[:50] if "/resolve/" in self.path and len(body) > 50 else body, headers, length)
 
     monkeypatch.setattr(_Handler, "_send", short)
-    with pytest.raises(ArtifactError, match=r"hf://made/joytag: .* (cannot be fetched|came shorter)") as raised:
+    with pytest.raises(ArtifactError, match=r"hf://made/joytag: .* (cannot be fetched|came damaged)") as raised:
         locate("hf://made/joytag")
     assert "\n" not in str(raised.value)
 

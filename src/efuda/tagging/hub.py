@@ -10,11 +10,11 @@ commit, or where the hub cannot be reached, what was fetched before is used. HF_
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from typing import Any, Final
 from efuda.artifacts import CALIBRATED, CALIBRATION, MARKER, OTHER_HEAD, THRESHOLDS
 from efuda.errors import ArtifactError, UsageError
 from efuda.progress import Progress
+from efuda.tagging.downloads import Damaged, fetch_large
 from efuda.tagging.known import KNOWN
 from efuda.tagging.layouts import choose_weights, recognise
 from efuda.tagging.network import what_it_is_instead
@@ -116,17 +117,21 @@ def _download(hub: Any, model: HubModel, about: Any, endpoint: str | None, progr
     names = [str(file.rfilename) for file in about.siblings or ()]
     wanted = _needed(model, names)
     local = Path()
+    commit = about.sha or model.revision
+    blobs = _cache(hub, model) / "blobs"
     for name in wanted:
+        if (kept := _cache(hub, model) / "snapshots" / commit / name).is_file():
+            local = kept
+            continue
         try:
+            url = hub.hf_hub_url(model.repository, name, revision=commit, endpoint=endpoint)
+            with _telling(hub, name, progress) as tell:
+                fetch_large(hub, blobs, url, endpoint, tell)
             local = Path(
-                hub.hf_hub_download(
-                    model.repository,
-                    name,
-                    revision=about.sha or model.revision,
-                    endpoint=endpoint,
-                    tqdm_class=_bar(name, progress),
-                )
+                hub.hf_hub_download(model.repository, name, revision=commit, endpoint=endpoint, tqdm_class=_silent(hub))
             )
+            if progress is not None:
+                progress("fetch", local.stat().st_size, local.stat().st_size, unit="bytes", note=name)
         except Exception as error:
             raise _why(hub, model, error, name) from error
         if instead := what_it_is_instead(local):
@@ -164,7 +169,7 @@ def _needed(model: HubModel, names: Collection[str]) -> list[str]:
 
 def _kept(hub: Any, model: HubModel) -> Path | None:
     """The directory in the cache, if it holds all that the model needs."""
-    cache = Path(hub.constants.HF_HUB_CACHE) / f"models--{model.repository.replace('/', '--')}"
+    cache = _cache(hub, model)
     commit = model.revision
     if not _COMMIT.fullmatch(commit):
         reference = cache / "refs" / commit
@@ -184,6 +189,10 @@ def _kept(hub: Any, model: HubModel) -> Path | None:
     return root
 
 
+def _cache(hub: Any, model: HubModel) -> Path:
+    return Path(hub.constants.HF_HUB_CACHE) / f"models--{model.repository.replace('/', '--')}"
+
+
 def _remember(hub: Any, model: HubModel, root: Path) -> None:
     """Note which commit the revision was, as huggingface-hub does, so that it is found without the hub."""
     if not _COMMIT.fullmatch(model.revision):
@@ -193,23 +202,34 @@ def _remember(hub: Any, model: HubModel, root: Path) -> None:
             reference.write_text(root.name, encoding="utf-8")
 
 
-def _bar(name: str, progress: Progress | None) -> type | None:
-    """A progress bar's class that tells `progress`; without one, the hub's own bar where a person looks on."""
-    base: Any = _hub().utils.tqdm
-    if progress is None and sys.stderr.isatty():
-        return None
+@contextmanager
+def _telling(hub: Any, name: str, progress: Progress | None) -> Iterator[Callable[[int, int], None]]:
+    """Tell how far a large file is: `progress`, else a bar where a person looks on."""
+    bars: list[Any] = []
 
-    class Told(base):  # type: ignore[misc]
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress("fetch", done, total, unit="bytes", note=name)
+        elif sys.stderr.isatty():
+            if not bars:
+                bars.append(hub.utils.tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name))
+            bars[0].update(done - bars[0].n)
+
+    try:
+        yield tell
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def _silent(hub: Any) -> type:
+    """A progress bar for small files: none."""
+
+    class Silent(hub.utils.tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False, "mininterval": 0})
+            super().__init__(*args, **{**kwargs, "disable": True})
 
-        def update(self, n: float | None = 1) -> bool | None:
-            shown: bool | None = super().update(n)
-            if progress is not None:
-                progress("fetch", int(self.n), int(self.total) if self.total else None, unit="bytes", note=name)
-            return shown
-
-    return Told
+    return Silent
 
 
 def _unreachable(hub: Any, error: Exception) -> bool:
@@ -222,7 +242,7 @@ def _why(hub: Any, model: HubModel, error: Exception, name: str = "") -> Artifac
     """One sentence for what went wrong: what, where, and what to do next."""
     errors, what = hub.errors, f"{model}: {name}" if name else str(model)
     page = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{model.repository}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
     cause = _first(error)
     if isinstance(error, errors.GatedRepoError):
         return ArtifactError(
@@ -246,11 +266,11 @@ def _why(hub: Any, model: HubModel, error: Exception, name: str = "") -> Artifac
             f"{what}: the answer is not that of a hub ({cause}). Check HF_ENDPOINT, and whether a proxy or a login "
             "page answers in its place."
         )
-    if "Consistency check failed" in str(error):
-        return ArtifactError(f"{what} came shorter or longer than it is. Run the same command again.")
+    if isinstance(error, Damaged) or "Consistency check failed" in str(error):
+        return ArtifactError(f"{what} came damaged ({cause}). Run the same command again.")
     return ArtifactError(
         f"{what} cannot be fetched ({cause}). Check the connection and the free disk space, and run the same command "
-        "again: files that came whole are kept."
+        "again: it goes on where it stopped."
     )
 
 
