@@ -80,13 +80,13 @@ class Tagger:
     calibrated: bool
     layout: str
     batch: int | None
-    threads: int
     _network: Any  # a Network; None in tests that only need the tags
     _output: str
     _skip: int
     _other: _LinearHead | _LogitsBehind | None = None
     _logits: bool = False
     weights: Path | None = None
+    threads: int = 1
 
     @classmethod
     def open(cls, root: Path | str, *, threads: int | None = None, progress: Progress | None = None) -> Self:
@@ -130,8 +130,20 @@ class Tagger:
         thresholds = np.array(values, dtype=np.float32)
         calibrated = fitted is not None
         tags, how = model.vocabulary, model.preprocess
-        used = threads or cores()
-        return cls(root, tags, how, thresholds, calibrated, "efuda", None, used, network, "output", skip, other)
+        return cls(
+            root,
+            tags,
+            how,
+            thresholds,
+            calibrated,
+            "efuda",
+            None,
+            network,
+            "output",
+            skip,
+            other,
+            threads=threads or cores(),
+        )
 
     @classmethod
     def _of(cls, layout: Layout, network: Network, threads: int | None) -> Self:
@@ -147,12 +159,12 @@ class Tagger:
             layout.calibrated,
             layout.family,
             batch,
-            threads or cores(),
             network,
             output,
             0,
             _logits=layout.logits or output == "logits",
             weights=layout.weights,
+            threads=threads or cores(),
         )
 
     @property
