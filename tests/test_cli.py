@@ -41,8 +41,14 @@ FLAGS: dict[str, set[str]] = {
     },
     "explain": {"--model", "-m", "--out", "--method", "--json"},
     "tag": {
-        *("--model", "-m", "--to", "--out", "--threshold", "--replace", "--no-replace", "--batch", "--dry-run"),
-        "--json",
+        *("--model", "-m", "--to", "--out", "--output-path", "--embed", "--keep-mtime", "--skip-existing", "--merge"),
+        *("--append-tags", "--replace", "--caption-extension", "--caption-extention", "--caption-separator"),
+        *("--threshold", "--thresh", "--general-threshold", "--character-threshold", "--copyright-threshold"),
+        *("--artist-threshold", "--meta-threshold", "--policy", "--top", "--max-tags", "--undesired-tags"),
+        *("--implications", "--implications-file", "--exclusive", "--remove-underscore", "--character-tag-expand"),
+        *("--character-tags-first", "--always-first-tags", "--tag-replacement", "--use-rating-tags"),
+        *("--use-rating-tags-as-last-tag", "--use-quality-tags", "--use-quality-tags-as-last-tag", "--recursive"),
+        *("--no-recursive", "--batch", "--batch-size", "--frequency-tags", "--dry-run", "--json"),
     },
     "collection": set(),
     "collection add": {"--model", "-m", "--threshold", "--batch", "--json"},
@@ -179,7 +185,7 @@ def test_flags_that_do_not_go_together_are_2(efuda: Efuda, model: Model, picture
     both = efuda("tag", pictures, "--model", model.root, "--to", "jsonl", "--json")
     assert both.code == 2 and "name a file with --out" in both.err
     unknown = efuda("tag", pictures, "--model", model.root, "--to", "xml")
-    assert unknown.code == 2 and "choose one of txt, json, jsonl, csv" in unknown.err
+    assert unknown.code == 2 and "choose one of txt, json, jsonl, csv, parquet, xmp" in unknown.err
     assert [*pictures.glob("*.txt")] == []
 
 

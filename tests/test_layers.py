@@ -40,7 +40,7 @@ GATES: dict[str, set[str]] = {
     "isal": {"datasets"},
     "fsspec": {"places"},
     "ray": {"cluster"},
-    "pyarrow": {"artifacts", "datasets"},
+    "pyarrow": {"artifacts", "datasets", "tagging"},
     "apsw": {"collection", "tagging"},  # tagging: the store of scores
     "xxhash": {"tagging"},
     "pyroaring": {"collection"},

@@ -1,9 +1,7 @@
-"""Tagging: our directories and the WD family's, pictures in order, failures that stop nothing, and the sinks."""
+"""Tagging: our directories and the WD family's, pictures in order, failures that stop nothing."""
 
 from __future__ import annotations
 
-import csv
-import json
 import random
 import shutil
 from pathlib import Path
@@ -16,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from efuda.artifacts import Model
-from efuda.errors import ArtifactError, MismatchError, OutputError, UsageError
+from efuda.errors import ArtifactError, MismatchError
 from efuda.images import read_rgb
-from efuda.tagging import SINKS, Failed, Tagged, Tagger, open_sink, tag
+from efuda.tagging import Failed, Tagged, Tagger, tag
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 
 WD_TAGS = Vocabulary(
@@ -217,140 +215,3 @@ def test_present_is_best_first_at_the_thresholds(tagger: Tagger) -> None:
     on_the_edge = Tagged.of(Path("one.jpg"), (64, 64), tagger.thresholds)
     assert len(on_the_edge.present(tagger)) == 7
     assert result.ratings(tagger) == {}
-
-
-# Where tags go
-
-
-def result_for(path: Path, tagger: Tagger) -> Tagged:
-    scores = np.zeros(len(tagger.vocabulary), np.float32)
-    scores[tagger.vocabulary.index["red_background"]], scores[tagger.vocabulary.index["circle"]] = 0.98765, 0.75
-    return Tagged.of(path, (30, 20), scores)
-
-
-def test_caption_beside_the_picture(tagger: Tagger, tmp_path: Path) -> None:
-    picture = tmp_path / "a.b.jpg"
-    with open_sink("txt", tagger) as sink:
-        assert sink.wants(picture)
-        sink.write(result_for(picture, tagger))
-        assert not sink.wants(picture)
-    assert (tmp_path / "a.b.txt").read_bytes() == b"red_background, circle\n"
-
-
-def test_existing_caption_is_left_alone(tagger: Tagger, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("by hand")
-    with open_sink("txt", tagger) as sink:
-        assert not sink.wants(tmp_path / "a.jpg")
-        assert sink.wants(tmp_path / "b.jpg")
-    assert (tmp_path / "a.txt").read_text() == "by hand"
-
-
-def test_replaced_caption_is_kept_as_bak(tagger: Tagger, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("by hand")
-    with open_sink("txt", tagger, replace=True) as sink:
-        assert sink.wants(tmp_path / "a.jpg")
-        sink.write(result_for(tmp_path / "a.jpg", tagger))
-    assert (tmp_path / "a.txt").read_text() == "red_background, circle\n"
-    assert (tmp_path / "a.txt.bak").read_text() == "by hand"
-
-
-def test_json_beside_the_picture(tagger: Tagger, tmp_path: Path) -> None:
-    with open_sink("json", tagger) as sink:
-        sink.write(result_for(tmp_path / "a.jpg", tagger))
-    assert json.loads((tmp_path / "a.json").read_text()) == {
-        "path": str(tmp_path / "a.jpg"),
-        "width": 30,
-        "height": 20,
-        "tags": {"red_background": 0.9877, "circle": 0.75},
-        "rating": {},
-        "model": "model",
-    }
-
-
-def test_json_lines(tagger: Tagger, tmp_path: Path) -> None:
-    out = tmp_path / "tags.jsonl"
-    with open_sink("jsonl", tagger, out=out) as sink:
-        for name in ("one.jpg", "два.jpg"):
-            sink.write(result_for(Path(name), tagger))
-        assert out.read_text(encoding="utf-8").count("\n") == 2, "a killed job keeps what it wrote"
-    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [line["path"] for line in lines] == ["one.jpg", "два.jpg"]
-    assert lines[0]["tags"] == {"red_background": 0.9877, "circle": 0.75}
-
-
-def test_csv(tagger: Tagger, tmp_path: Path) -> None:
-    with open_sink("csv", tagger, out=tmp_path / "tags.csv") as sink:
-        sink.write(result_for(Path('a, "b".jpg'), tagger))
-    with (tmp_path / "tags.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [
-            ["path", "width", "height", "tags", "scores"],
-            ['a, "b".jpg', "30", "20", "red_background circle", "0.9877 0.7500"],
-        ]
-
-
-def test_standard_output(tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_sink("csv", tagger) as sink:
-        sink.write(result_for(Path("a.jpg"), tagger))
-    assert capsys.readouterr().out.splitlines()[1].startswith("a.jpg,30,20,red_background circle,")
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_stopped_job_goes_on_where_it_was(kind: str, tagger: Tagger, tmp_path: Path) -> None:
-    out = tmp_path / f"tags.{kind}"
-    names = [Path('a, "b".jpg'), Path("c\u2028d.jpg"), Path("e.jpg")]
-    with pytest.raises(KeyboardInterrupt), open_sink(kind, tagger, out=out) as sink:
-        for name in names[:2]:
-            sink.write(result_for(name, tagger))
-        raise KeyboardInterrupt
-    with out.open("a") as file:
-        file.write('{"path": "half')  # what a kill in the middle of a line leaves
-    with open_sink(kind, tagger, out=out) as sink:
-        assert [sink.wants(name) for name in names] == [False, False, True]
-        sink.write(result_for(names[2], tagger))
-    with open_sink(kind, tagger, out=tmp_path / "whole") as sink:
-        for name in names:
-            sink.write(result_for(name, tagger))
-    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-@pytest.mark.parametrize("text", ["by hand", "by hand\n", '{"path": "a.jpg"}', "[1]\n", "a,b\n1,2\n"])
-def test_file_of_somebody_else_is_left_alone(kind: str, text: str, tagger: Tagger, tmp_path: Path) -> None:
-    out = tmp_path / "tags"
-    out.write_text(text)
-    with pytest.raises(UsageError, match=r"Choose another --out, or --replace it"), open_sink(kind, tagger, out=out):
-        pass
-    assert out.read_text() == text
-    with open_sink(kind, tagger, out=out, replace=True) as sink:
-        sink.write(result_for(Path("a.jpg"), tagger))
-    assert (tmp_path / "tags.bak").read_text() == text
-
-
-def test_job_without_results_leaves_no_file(tagger: Tagger, tmp_path: Path) -> None:
-    with open_sink("csv", tagger, out=tmp_path / "tags.csv"):
-        pass
-    assert not [*tmp_path.iterdir()]
-
-
-def test_replacing_twice_keeps_what_a_person_wrote(tagger: Tagger, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("by hand")
-    for _ in range(2):
-        with open_sink("txt", tagger, replace=True) as sink:
-            sink.write(result_for(tmp_path / "a.jpg", tagger))
-    assert (tmp_path / "a.txt.bak").read_text() == "by hand"
-    assert (tmp_path / "a.txt.bak2").exists()
-
-
-def test_of_pictures_that_share_a_stem_the_first_has_the_sidecar(tagger: Tagger, tmp_path: Path) -> None:
-    with open_sink("txt", tagger) as sink:
-        assert [sink.wants(tmp_path / name) for name in ("a.jpg", "a.png", "b.png")] == [True, False, True]
-
-
-def test_refused_sinks(tagger: Tagger, tmp_path: Path) -> None:
-    assert SINKS == ("txt", "json", "jsonl", "csv")
-    with pytest.raises(UsageError, match="--to xml is not known; choose one of txt, json, jsonl, csv"):
-        open_sink("xml", tagger)
-    with pytest.raises(UsageError, match="--out goes with jsonl and csv"):
-        open_sink("txt", tagger, out=tmp_path / "all.txt")
-    with pytest.raises(OutputError), open_sink("csv", tagger, out=tmp_path / "no" / "folder" / "tags.csv"):
-        pass

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, explain, measuring, pictures, stages
+from efuda.cli import about, explain, measuring, pictures, stages, tagging
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -46,6 +46,7 @@ app = typer.Typer(
 )
 stages.register(app)
 measuring.register(app)
+tagging.register(app)
 pictures.register(app)
 explain.register(app)
 about.register(app)

@@ -1,18 +1,14 @@
-"""Pictures: tag them, keep them in a collection, search it."""
+"""Collections of pictures: add to them, look into them, search them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from efuda.cli.console import output
-from efuda.errors import UsageError
-
-if TYPE_CHECKING:
-    from efuda.tagging import Failed, Tagged, Tagger
+from efuda.cli.outcomes import counted, finish, summary
 
 __all__ = ["register"]
 
@@ -27,56 +23,11 @@ CollectionPath = Annotated[Path, typer.Argument(help="The collection's file.", s
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(tag)
     collection = typer.Typer(no_args_is_help=True, help="Keep tagged pictures in one searchable file.")
     collection.command()(add)
     collection.command()(status)
     app.add_typer(collection, name="collection")
     app.command()(search)
-
-
-def tag(
-    paths: Paths,
-    model: ModelOption,
-    to: Annotated[str, typer.Option(help="txt or json beside each picture; jsonl or csv in one file.")] = "txt",
-    out: Annotated[Path | None, typer.Option(help="The file for jsonl or csv; standard output by default.")] = None,
-    threshold: Threshold = None,
-    replace: Annotated[bool, typer.Option(help="Write anew what exists; old files are kept as .bak.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures the model sees at once.")] = 16,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many pictures would be tagged.")] = False,
-    json: Json = False,
-) -> None:
-    """Tag pictures: captions for training tools, or one file of results.
-
-    Folders are searched to any depth. A picture that cannot be read is reported and skipped. A sidecar that exists
-    is left alone and a file of results is continued, so the same command goes on where it was stopped.
-    """
-    from efuda.images import find_pictures
-    from efuda.tagging import Tagged, open_sink
-    from efuda.tagging import tag as stage
-
-    if json and out is None and to in ("jsonl", "csv"):
-        raise UsageError(f"--json and --to {to} would both print to standard output: name a file with --out.")
-    tagger = _tagger(model, threshold)
-    failed: list[Failed] = []
-    tagged = 0
-    with open_sink(to, tagger, out=out, replace=replace) as sink:
-        found = list(find_pictures(paths))
-        todo = [path for path in found if sink.wants(path)]
-        if not dry_run:
-            with output.progress() as progress:
-                for result in _counted(stage(tagger, todo, batch=batch), len(todo), progress):
-                    if isinstance(result, Tagged):
-                        sink.write(result)
-                        tagged += 1
-                    else:
-                        failed.append(result)
-    kept = len(found) - len(todo)
-    text = _done(
-        f"{len(todo):,} pictures would be tagged" if dry_run else f"{tagged:,} pictures tagged", kept, "had one already"
-    )
-    counts = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
-    _finish(counts, text, failed, json, quiet=out is None and to in ("jsonl", "csv"))
 
 
 def add(
@@ -94,17 +45,20 @@ def add(
     """
     from efuda.collection import Collection
     from efuda.images import find_pictures
+    from efuda.tagging import Tagger
     from efuda.tagging import tag as stage
 
-    tagger = _tagger(model, threshold)
+    tagger = Tagger.open(model)
+    if threshold is not None:
+        tagger = tagger.with_threshold(threshold)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
         found = list(find_pictures(paths))
         todo = list(opened.untagged(found, tagger.identity))
-        done = opened.add(_counted(stage(tagger, todo, batch=batch), len(todo), progress), tagger)
+        done = opened.add(counted(stage(tagger, todo, batch=batch), len(todo), progress), tagger)
     kept = len(found) - len(todo)
-    text = _done(f"{done.added:,} pictures added, {done.updated:,} updated", kept, "unchanged")
+    text = summary(f"{done.added:,} pictures added, {done.updated:,} updated", kept, "unchanged")
     counts = {"found": len(found), "added": done.added, "updated": done.updated, "kept": kept}
-    _finish(counts, f'{text}\nSearch them: efuda search {collection} "TAG -TAG"', done.failed, json)
+    finish(counts, f'{text}\nSearch them: efuda search {collection} "TAG -TAG"', done.failed, json)
 
 
 def status(collection: CollectionPath, json: Json = False) -> None:
@@ -146,42 +100,6 @@ def search(
         for picture in found.pictures:
             names = " ".join(name for name, _, _ in picture.tags)
             print(f"{picture.id:>7}  {picture.path}\n         {names}")
-
-
-def _tagger(model: Path, threshold: float | None) -> Tagger:
-    from efuda.tagging import Tagger
-
-    tagger = Tagger.open(model)
-    return tagger if threshold is None else tagger.with_threshold(threshold)
-
-
-def _counted(results: Iterable[Tagged | Failed], total: int, progress: Any) -> Iterator[Tagged | Failed]:
-    from efuda.tagging import Failed
-
-    failed = 0
-    for done, result in enumerate(results, start=1):
-        failed += isinstance(result, Failed)
-        progress("tag", done, total, unit="images", note=f"{failed:,} unreadable" if failed else "")
-        yield result
-
-
-def _done(what: str, kept: int, kept_why: str) -> str:
-    return f"{what}, {kept:,} {kept_why}." if kept else f"{what}."
-
-
-def _finish(counts: dict[str, int], text: str, failed: list[Failed], as_json: bool, *, quiet: bool = False) -> None:
-    """Print the summary; exit with 1 when something failed."""
-    problems = [{"path": str(one.path), "reason": one.reason} for one in failed]
-    if quiet:
-        output.say(text)
-    else:
-        output.result({**counts, "failed": problems}, as_json=as_json, text=text)
-    for problem in problems[:20]:
-        output.say(f"skipped {problem['path']}: {problem['reason']}")
-    if len(problems) > 20:
-        output.say(f"… and {len(problems) - 20:,} more; --json lists them all.")
-    if failed:
-        raise typer.Exit(1)
 
 
 def _picture(picture: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from efuda.images import find_pictures
 from efuda.progress import Progress, silent
 from efuda.recipes import Recipe, load_recipe
 from efuda.reports import Report, bar_plot
-from efuda.tagging import Failed, Tagged, Tagger, open_sink, tag
+from efuda.tagging import Chooser, Failed, Tagged, Tagger, open_sink, tag, write
 
 __all__ = ["Demo", "run_demo"]
 
@@ -170,11 +170,10 @@ def _gallery(dataset: Dataset, folder: Path) -> Path:
 
 
 def _tag(tagger: Tagger, folder: Path, progress: Progress) -> None:
-    with open_sink("txt", tagger) as sink:
+    with open_sink("txt", tagger.name) as sink:
         pictures = [path for path in find_pictures([folder]) if sink.wants(path)]
-        for done, result in enumerate(tag(tagger, pictures), start=1):
-            assert isinstance(result, Tagged), result
-            sink.write(result)
+        for done, result in enumerate(write(tag(tagger, pictures), Chooser(tagger), sink), start=1):
+            assert not isinstance(result, Failed), result
             progress("tag", done, len(pictures), unit="images")
 
 

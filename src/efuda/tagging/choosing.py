@@ -145,7 +145,10 @@ class Chooser:
         if self.rules.max_tags is not None:
             present = self._best(present, self.rules.max_tags)
         tags = self._listed(present, len(batch))
-        return [Chosen(one.path, one.size, *rest) for one, *rest in zip(batch, tags, ratings, rating, strict=True)]
+        return [
+            Chosen(one.path, one.size, said, scores, best)
+            for one, said, scores, best in zip(batch, tags, ratings, rating, strict=True)
+        ]
 
     def _present(self, batch: Sequence[Tagged]) -> Present:
         """What reaches its threshold, and every rating."""
@@ -197,25 +200,26 @@ class _Scale:
         self.names = [tags[row].name for row in self.rows]
         self.place = place
         self._outputs = np.array(self.rows, dtype=np.int64)
-        self._columns = np.full(len(tags), -1, dtype=np.int64)
+        self._columns: NDArray[np.int64] = np.full(len(tags), -1, dtype=np.int64)
         self._columns[self._outputs] = np.arange(len(self.rows))
 
     def take(self, present: Present, pictures: int) -> tuple[Present, tuple[list[dict[str, float]], list[str | None]]]:
-        """The others, and of each picture name → score and the likeliest name, which is put back if it is to be said."""
+        """The others; of each picture name → score, and the likeliest name, which is put back if it is to be said."""
         if not self.rows:
             return present, ([{}] * pictures, [None] * pictures)
         columns = self._columns.take(present.rows)
         mine = columns >= 0
         steps = np.zeros((pictures, len(self.rows)), dtype=np.int64)
         steps[present.pictures[mine], columns[mine]] = present.steps[mine]
-        best, known = steps.argmax(axis=1), steps.any(axis=1)
+        best, known = steps.argmax(axis=1), (steps > 0).any(axis=1)
         others = present.where(~mine)
         if self.place:
             rated = np.flatnonzero(known)
             added = Present(rated, self._outputs[best[rated]], steps[rated, best[rated]])
             others = Present(*(np.concatenate(pair) for pair in zip(others, added, strict=True)))
         scores = [dict(zip(self.names, one, strict=True)) for one in _SHOWN.take(steps).tolist()]
-        names = [self.names[one] if sure else None for one, sure in zip(best.tolist(), known.tolist(), strict=True)]
+        likeliest = zip(best.tolist(), np.asarray(known).tolist(), strict=True)
+        names = [self.names[one] if sure else None for one, sure in likeliest]
         return others, (scores, names)
 
 

@@ -1,4 +1,4 @@
-"""Groups of tags of which a picture of one person has one, such as eye colours: the likeliest by calibrated score stays.
+"""Groups of tags of which a picture of one person has one, such as eye colours: the likeliest one stays.
 
 A file of groups is TOML, as `exclusive.toml` beside this file, which `--exclusive danbooru` means.
 """
@@ -97,7 +97,7 @@ class Exclusive:
 
     @classmethod
     def of(cls, groups: Sequence[Group], vocabulary: Vocabulary, calibration: Calibration | None) -> Self:
-        """Without a calibration, scores are compared as they are; alternatives that the vocabulary lacks are left out."""
+        """Without a calibration, scores are compared as they are; tags that the vocabulary lacks are left out."""
         people = [1 if name in _ONE else 2 if _SEVERAL.fullmatch(name) else 0 for name in vocabulary.names]
         compiled = (_compile(group, vocabulary, calibration) for group in groups)
         return cls(np.array(people, dtype=np.int64), tuple(one for one in compiled if one is not None))

@@ -1,7 +1,7 @@
 """What tags imply: read from files, closed over chains and circles, applied to many pictures at once.
 
-Files: Danbooru's `tag_implications` as JSON lines, a JSON array or CSV (`antecedent_name`, `consequent_name`), and plain
-CSV without a header, `antecedent,consequent` a line. A `tag_implications*` in a model's directory is the model's own.
+Files: Danbooru's `tag_implications` as JSON lines, a JSON array or CSV (`antecedent_name`, `consequent_name`), and
+plain CSV without a header, `antecedent,consequent` a line. A `tag_implications*` in a model's directory is its own.
 
     implications = Implications.of(read_pairs(path), vocabulary)
     implications.closed(present)        # with what they imply added

@@ -1,0 +1,54 @@
+"""How a command that works through pictures shows its progress and ends: with a summary, and a 1 where some failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from efuda.cli.console import output
+
+if TYPE_CHECKING:
+    from efuda.tagging import Failed
+
+__all__ = ["counted", "finish", "summary"]
+
+Result = TypeVar("Result")
+
+
+def counted(results: Iterable[Result], total: int, progress: Any) -> Iterator[Result]:
+    """The results, each shown as it comes."""
+    from efuda.tagging import Failed
+
+    failed = 0
+    for done, result in enumerate(results, start=1):
+        failed += isinstance(result, Failed)
+        progress("tag", done, total, unit="images", note=f"{failed:,} failed" if failed else "")
+        yield result
+
+
+def summary(what: str, kept: int, kept_why: str) -> str:
+    """One sentence."""
+    return f"{what}, {kept:,} {kept_why}." if kept else f"{what}."
+
+
+def finish(
+    facts: Mapping[str, Any], text: str, failed: Sequence[Failed], as_json: bool, *, quiet: bool = False
+) -> None:
+    """Print the summary; exit with 1 when something failed.
+
+    Args:
+        quiet: standard output carries results, so the summary is a remark.
+    """
+    problems = [{"path": str(one.path), "reason": one.reason} for one in failed]
+    if quiet:
+        output.say(text)
+    else:
+        output.result({**facts, "failed": problems}, as_json=as_json, text=text)
+    for problem in problems[:20]:
+        output.say(f"skipped {problem['path']}: {problem['reason']}")
+    if len(problems) > 20:
+        output.say(f"… and {len(problems) - 20:,} more; --json lists them all.")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,307 @@
+"""Tag pictures: which tags, how they are spelled, and where they go.
+
+Options that kohya's `tag_images_by_wd14_tagger.py` has bear its names, and may be written with underscores as there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from efuda.cli.console import output
+from efuda.cli.outcomes import counted, finish, summary
+from efuda.errors import UsageError
+
+if TYPE_CHECKING:
+    from efuda.tagging import Failed
+
+__all__ = ["register"]
+
+_WHERE, _WHICH, _HOW = "Where tags go", "Which tags", "How tags are written"
+_STREAMS = ("jsonl", "csv")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(context_settings={"token_normalize_func": _hyphens})(tag)
+
+
+def _hyphens(option: str) -> str:
+    """kohya's options have underscores, ours hyphens: both are understood."""
+    return option.replace("_", "-")
+
+
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=more.pop("show_default", False), **more)
+
+
+def tag(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model directory: efuda's own or a WD tagger.")],
+    to: Annotated[
+        str | None,
+        _option(
+            _WHERE,
+            "--to",
+            help="txt (the default), json, xmp or hydrus: a file beside each picture. embed: into its own file. "
+            "jsonl, csv, parquet or kohya: one file for all.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, _option(_WHERE, "--out", help="That one file; for jsonl and csv standard output by default.")
+    ] = None,
+    output_path: Annotated[
+        Path | None,
+        _option(_WHERE, "--output-path", help="Captions in one .json or .jsonl of kohya's form: --to kohya --out."),
+    ] = None,
+    embed: Annotated[
+        bool,
+        _option(_WHERE, "--embed", help="Write XMP into jpg, png and webp files; pixels stay, file hashes change."),
+    ] = False,
+    keep_mtime: Annotated[
+        bool, _option(_WHERE, "--keep-mtime", help="With --embed: the file's time of change stays.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, _option(_WHERE, "--skip-existing", help="Leave alone what has tags already. The default.")
+    ] = False,
+    merge: Annotated[
+        bool,
+        _option(
+            _WHERE,
+            "--merge",
+            "--append-tags",
+            help="Add what is missing behind the tags that are there.",
+        ),
+    ] = False,
+    replace: Annotated[
+        bool, _option(_WHERE, "--replace", help="Write anew what exists; old files are kept as .bak.")
+    ] = False,
+    caption_extension: Annotated[
+        str,
+        _option(_WHERE, "--caption-extension", "--caption-extention", help="Of txt files.", show_default=True),
+    ] = ".txt",
+    caption_separator: Annotated[
+        str, _option(_WHERE, "--caption-separator", help="Between the tags of a caption.", show_default='", "')
+    ] = ", ",
+    threshold: Annotated[
+        float | None,
+        _option(
+            _WHICH,
+            "--threshold",
+            "--thresh",
+            min=0,
+            max=1,
+            help="For all tags, instead of the model's own thresholds.",
+        ),
+    ] = None,
+    general_threshold: Annotated[
+        float | None,
+        _option(_WHICH, "--general-threshold", min=0, help="For general tags; above 1, none is said."),
+    ] = None,
+    character_threshold: Annotated[
+        float | None, _option(_WHICH, "--character-threshold", min=0, help="For characters.")
+    ] = None,
+    copyright_threshold: Annotated[
+        float | None, _option(_WHICH, "--copyright-threshold", min=0, help="For series, where the model knows them.")
+    ] = None,
+    artist_threshold: Annotated[
+        float | None, _option(_WHICH, "--artist-threshold", min=0, help="For artists, where the model knows them.")
+    ] = None,
+    meta_threshold: Annotated[
+        float | None, _option(_WHICH, "--meta-threshold", min=0, help="For meta tags, where the model knows them.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        _option(
+            _WHICH,
+            "--policy",
+            help="Thresholds by name, for example precision>=0.95, p=r, per-category, fixed=0.4 or mcut.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, _option(_WHICH, "--top", min=1, help="So many of the best tags, whatever the thresholds.")
+    ] = None,
+    max_tags: Annotated[
+        int | None, _option(_WHICH, "--max-tags", min=1, help="Of the tags at their thresholds, the best so many.")
+    ] = None,
+    undesired_tags: Annotated[
+        str, _option(_WHICH, "--undesired-tags", help='Never said, for example "solo,blue hair".')
+    ] = "",
+    implications: Annotated[
+        str,
+        _option(
+            _WHICH,
+            "--implications",
+            help="closed adds what tags imply, reduced takes away what others imply, as-is does neither.",
+            show_default=True,
+        ),
+    ] = "as-is",
+    implications_file: Annotated[
+        Path | None,
+        _option(
+            _WHICH,
+            "--implications-file",
+            help="Danbooru's tag_implications, or lines antecedent,consequent; the model's own by default.",
+        ),
+    ] = None,
+    exclusive: Annotated[
+        str | None,
+        _option(
+            _WHICH,
+            "--exclusive",
+            help="One eye colour, hair colour … a person: danbooru for the groups that come along, or a TOML file.",
+        ),
+    ] = None,
+    remove_underscore: Annotated[
+        bool, _option(_HOW, "--remove-underscore", help="Spaces for underscores, except in faces such as ^_^.")
+    ] = False,
+    character_tag_expand: Annotated[
+        bool, _option(_HOW, "--character-tag-expand", help="A character's name_(series) becomes name, series.")
+    ] = False,
+    character_tags_first: Annotated[
+        bool, _option(_HOW, "--character-tags-first", help="Characters before all other tags.")
+    ] = False,
+    always_first_tags: Annotated[
+        str,
+        _option(
+            _HOW,
+            "--always-first-tags",
+            help='Moved to the front where they are said, the last named foremost: "1girl,1boy".',
+        ),
+    ] = "",
+    tag_replacement: Annotated[
+        str,
+        _option(
+            _HOW,
+            "--tag-replacement",
+            help=r'Other words for tags: "source,target;source,target", with \, and \; for a comma and a semicolon.',
+        ),
+    ] = "",
+    use_rating_tags: Annotated[bool, _option(_HOW, "--use-rating-tags", help="The rating as the first tag.")] = False,
+    use_rating_tags_as_last_tag: Annotated[
+        bool, _option(_HOW, "--use-rating-tags-as-last-tag", help="The rating as the last tag.")
+    ] = False,
+    use_quality_tags: Annotated[
+        bool, _option(_HOW, "--use-quality-tags", help="The quality as the first tag, where the model knows it.")
+    ] = False,
+    use_quality_tags_as_last_tag: Annotated[
+        bool, _option(_HOW, "--use-quality-tags-as-last-tag", help="The quality as the last tag.")
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", help="Whether folders are searched to any depth.")
+    ] = True,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Pictures the model sees at once.")] = 16,
+    frequency_tags: Annotated[
+        bool, typer.Option("--frequency-tags", help="Say at the end how many pictures got each tag.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many pictures would be tagged.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Tag pictures: captions for training tools, sidecars for picture programs, or one file of results.
+
+    A picture that cannot be read or written beside is reported and skipped. What has tags already is left alone and a
+    file of results is continued, so the same command goes on where it was stopped. docs/tagging.md has examples.
+    """
+    from efuda.tagging import Chooser, Failed, Rules, Style, Tagger, open_sink, write
+    from efuda.tagging import tag as stage
+    from efuda.tagging.wording import split_replacements, split_tags
+
+    kind, out = _destination(to, out, output_path, embed)
+    if json and out is None and kind in _STREAMS:
+        raise UsageError(f"--json and --to {kind} would both print to standard output: name a file with --out.")
+    rules = Rules(
+        threshold=threshold,
+        category_thresholds=_by_category(
+            general=general_threshold,
+            character=character_threshold,
+            copyright=copyright_threshold,
+            artist=artist_threshold,
+            meta=meta_threshold,
+        ),
+        policy=policy,
+        top=top,
+        max_tags=max_tags,
+        undesired=split_tags(undesired_tags, caption_separator),
+        replacements=split_replacements(tag_replacement),
+        remove_underscore=remove_underscore,
+        character_tag_expand=character_tag_expand,
+        character_tags_first=character_tags_first,
+        always_first=split_tags(always_first_tags, caption_separator),
+        rating_tag=_place(use_rating_tags, use_rating_tags_as_last_tag),
+        quality_tag=_place(use_quality_tags, use_quality_tags_as_last_tag),
+        implications=implications,
+        implications_file=implications_file,
+        exclusive=exclusive,
+    )
+    style = Style(caption_separator, _dotted(caption_extension), keep_mtime)
+    existing = _existing(skip_existing, merge, replace)
+    tagger = Tagger.open(model)
+    chooser = Chooser(tagger, rules)
+    failed: list[Failed] = []
+    said: Counter[str] = Counter()
+    tagged = 0
+    with open_sink(kind, tagger.name, out=out, existing=existing, style=style) as sink:
+        found = _find(paths, recursive)
+        todo = [path for path in found if sink.wants(path)]
+        if not dry_run:
+            with output.progress() as progress:
+                results = write(stage(tagger, todo, batch=batch), chooser, sink, batch=batch)
+                for result in counted(results, len(todo), progress):
+                    if isinstance(result, Failed):
+                        failed.append(result)
+                    else:
+                        tagged += 1
+                        said.update(name for name, _, _ in result.tags)
+    kept = len(found) - len(todo)
+    facts: dict[str, Any] = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
+    text = f"{len(todo):,} pictures would be tagged" if dry_run else f"{tagged:,} pictures tagged"
+    text = summary(text, kept, "had one already")
+    if frequency_tags:
+        facts["frequencies"] = dict(said.most_common())
+        text += "".join(f"\n{count:>9,}  {name}" for name, count in said.most_common())
+    finish(facts, text, failed, json, quiet=out is None and kind in _STREAMS)
+
+
+def _destination(to: str | None, out: Path | None, output_path: Path | None, embed: bool) -> tuple[str, Path | None]:
+    """The kind of sink, and its file; `--embed` and `--output-path` are other words for a `--to`."""
+    kinds = {to or "", "embed" if embed else "", "kohya" if output_path else ""} - {""}
+    if embed and to == "xmp":
+        kinds = {"embed"}
+    if len(kinds) > 1 or (output_path and out):
+        raise UsageError("--to, --embed and --output-path each say where tags go: give one of them.")
+    return (kinds or {"txt"}).pop(), output_path or out
+
+
+def _existing(skip: bool, merge: bool, replace: bool) -> str:
+    if skip + merge + replace > 1:
+        raise UsageError("--skip-existing, --merge and --replace exclude each other: give one of them.")
+    return "merge" if merge else "replace" if replace else "skip"
+
+
+def _place(first: bool, last: bool) -> Any:
+    return "last" if last else "first" if first else None
+
+
+def _dotted(extension: str) -> str:
+    return extension if extension.startswith(".") else f".{extension}"
+
+
+def _by_category(**thresholds: float | None) -> dict[Any, float]:
+    from efuda.vocabulary import Category
+
+    return {Category[name.upper()]: value for name, value in thresholds.items() if value is not None}
+
+
+def _find(paths: Iterable[Path], recursive: bool) -> list[Path]:
+    from efuda.images import find_pictures
+
+    paths = list(paths)
+    found = list(find_pictures(paths))
+    if recursive:
+        return found
+    here = {*paths, *(path for path in paths if path.is_dir())}
+    return [path for path in found if path in here or path.parent in here]

@@ -1,0 +1,284 @@
+"""One file for the whole job: JSON lines and CSV, a line a picture, and the files of kohya's `--output_path`.
+
+A file that holds an earlier job's results is continued: pictures that it has are not wanted again, and a last line that
+a kill cut off is taken away. One job at a time writes a file.
+
+| kind | a picture in it |
+|---|---|
+| `jsonl` | `{"path", "width", "height", "tags": {name: score}, "rating": {name: score}, "model"}` |
+| `csv` | `path,width,height,tags,scores,rating`; tags and scores separated by spaces |
+| `kohya`, a name in `.jsonl` | `{"image_path", "caption", "image_size": [width, height]}` |
+| `kohya`, else | `{path: {"tags": caption, "image_size": [width, height]}, …}`, written at the end or when stopped |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from efuda.errors import UsageError
+from efuda.tagging.choosing import Chosen
+from efuda.tagging.tagged import Failed
+from efuda.tagging.writing.forms import record
+from efuda.tagging.writing.places import Locked, cannot_write, keep_spare, write_over
+
+__all__ = ["Format", "KohyaDocument", "Lines", "OneFile", "csv_lines", "json_lines", "kohya_lines", "not_ours"]
+
+_COLUMNS: Final = ["path", "width", "height", "tags", "scores", "rating"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a picture becomes a line, and a line the path of its picture.
+
+    Attributes:
+        header: what stands first in a file.
+        line: of a picture, with its end.
+        path: of a whole line; raises ValueError, KeyError or TypeError where it is none of this format.
+    """
+
+    name: str
+    header: str
+    line: Callable[[Chosen], str]
+    path: Callable[[str], str]
+
+
+def json_lines(model: str) -> Format:
+    """`jsonl`."""
+    return Format(
+        "jsonl", "", lambda chosen: _json(record(chosen, model)) + "\n", lambda line: str(json.loads(line)["path"])
+    )
+
+
+def csv_lines() -> Format:
+    """`csv`."""
+    return Format("csv", _csv(_COLUMNS), _csv_row, _csv_path)
+
+
+def kohya_lines(separator: str) -> Format:
+    """`kohya` with a name in `.jsonl`."""
+
+    def line(chosen: Chosen) -> str:
+        caption = separator.join(name for name, _, _ in chosen.tags)
+        return _json({"image_path": str(chosen.path), "caption": caption, "image_size": list(chosen.size)}) + "\n"
+
+    return Format("kohya", "", line, lambda line: str(json.loads(line)["image_path"]))
+
+
+def not_ours(path: Path, kind: str) -> UsageError:
+    """For a file that a job must neither continue nor overwrite."""
+    return UsageError(
+        f"{path} exists and does not hold {kind} results of efuda. Choose another --out, or --replace it."
+    )
+
+
+class OneFile:
+    """What all have in common: an own file that is locked, and pictures that it has already."""
+
+    def __init__(self, out: Path | None, replace: bool) -> None:
+        self.out, self.replace = out, replace
+        self._known: set[str] = set()
+        self._stack = ExitStack()
+
+    def wants(self, picture: Path) -> bool:
+        """Whether the file does not have it yet."""
+        return str(picture) not in self._known
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self.out is not None:
+                stack.enter_context(Locked(self.out))
+                try:
+                    if self.replace:
+                        self._set_aside(self.out)
+                    self._open(self.out, stack)
+                except OSError as error:
+                    raise cannot_write(self.out, error) from error
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            try:
+                self._close()
+            except OSError as failure:
+                if self.out is None:
+                    raise
+                raise cannot_write(self.out, failure) from failure
+
+    @staticmethod
+    def _set_aside(path: Path) -> None:
+        keep_spare(path)
+        path.unlink(missing_ok=True)
+
+    def _open(self, out: Path, stack: ExitStack) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class Lines(OneFile):
+    """A line a picture, to standard output or to a file; a stopped job keeps what it did."""
+
+    def __init__(self, form: Format, out: Path | None, *, replace: bool) -> None:
+        super().__init__(out, replace)
+        self.form = form
+        self._file: IO[bytes] | None = None
+        self._empty = True
+
+    def write_many(self, batch: Sequence[Chosen]) -> list[Failed]:
+        """Write a line each.
+
+        Raises:
+            OutputError: the disk is full; the file ends with a whole line.
+        """
+        header = self.form.header if self._empty and batch else ""
+        text = header + "".join([self.form.line(chosen) for chosen in batch])
+        self._empty = self._empty and not text
+        if self._file is None:
+            sys.stdout.write(text if _is_text(text) else text.encode("utf-8", "backslashreplace").decode())
+            return []
+        assert self.out is not None
+        end = self._file.tell()
+        try:
+            self._file.write(text.encode("utf-8", "surrogateescape"))
+            self._file.flush()
+        except OSError as error:
+            self._file = _reopened(self._file, self.out, end)
+            raise cannot_write(self.out, error) from error
+        return []
+
+    def _open(self, out: Path, stack: ExitStack) -> None:
+        if out.exists() and out.stat().st_size:
+            self._known = self._continue(out)
+            self._empty = False
+        self._file = out.open("ab")
+
+    def _close(self) -> None:
+        if self._file is None:
+            sys.stdout.flush()
+            return
+        assert self.out is not None
+        self._file.close()
+        if self._empty:
+            self.out.unlink(missing_ok=True)
+
+    def _continue(self, path: Path) -> set[str]:
+        """The pictures that the file has; a last line that was cut off by a kill is taken away."""
+        known, whole, header = set(), 0, self.form.header
+        try:
+            for line in _whole_lines(path, quoted=bool(header)):
+                text = line.decode("utf-8", "surrogateescape")
+                if header and not whole and text != header:
+                    raise ValueError("another header")
+                if text not in ("\n", header):
+                    known.add(self.form.path(text))
+                whole += len(line)
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise not_ours(path, self.form.name) from error
+        if not known and not (header and whole):
+            raise not_ours(path, self.form.name)
+        os.truncate(path, whole)
+        return known
+
+
+class KohyaDocument(OneFile):
+    """One JSON object, by path."""
+
+    def __init__(self, separator: str, out: Path, *, replace: bool) -> None:
+        super().__init__(out, replace)
+        self.separator = separator
+        self._pictures: dict[str, Any] = {}
+
+    def write_many(self, batch: Sequence[Chosen]) -> list[Failed]:
+        """Keep them until the end."""
+        for chosen in batch:
+            caption = self.separator.join(name for name, _, _ in chosen.tags)
+            self._pictures[str(chosen.path)] = {"tags": caption, "image_size": list(chosen.size)}
+        return []
+
+    def _open(self, out: Path, stack: ExitStack) -> None:
+        if not out.exists() or not out.stat().st_size:
+            write_over(out, b"", spare=False)  # now rather than after hours: it can be written
+            return
+        try:
+            there = json.loads(out.read_bytes())
+            if not there or not all("tags" in one for one in there.values()):
+                raise ValueError("another form")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise not_ours(out, "kohya") from error
+        self._pictures, self._known = there, set(there)
+
+    def _close(self) -> None:
+        assert self.out is not None
+        if not self._pictures:
+            self.out.unlink(missing_ok=True)
+        elif self._pictures.keys() != self._known:
+            write_over(self.out, _json(self._pictures, indent=4).encode(), spare=False)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return text if text.isascii() or _is_text(text) else json.dumps(value, indent=indent)
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be UTF-8: a file's name may be bytes that are not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _csv(values: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _csv_row(chosen: Chosen) -> str:
+    names = " ".join([name.replace(" ", "_") for name, _, _ in chosen.tags])
+    scores = " ".join([f"{score:.4f}" for _, score, _ in chosen.tags])
+    return _csv([chosen.path, *chosen.size, names, scores, chosen.rating or ""])
+
+
+def _csv_path(line: str) -> str:
+    (row,) = csv.reader(io.StringIO(line, newline=""))
+    if len(row) != len(_COLUMNS) or not row[1].isdigit():
+        raise ValueError("another table")
+    return row[0]
+
+
+def _whole_lines(path: Path, *, quoted: bool) -> Iterator[bytes]:
+    """Lines with their ends; one with quoted line breaks within is one, one that was cut off is none."""
+    begun = b""
+    with path.open("rb") as file:
+        for line in file:
+            begun += line
+            if line.endswith(b"\n") and (not quoted or begun.count(b'"') % 2 == 0):
+                yield begun
+                begun = b""
+
+
+def _reopened(file: IO[bytes], path: Path, end: int) -> IO[bytes]:
+    """The file, cut off where the last whole line ends: what is still in its buffer must not be written later."""
+    descriptor = os.dup(file.fileno())
+    try:
+        os.ftruncate(descriptor, end)
+        file.detach()  # type: ignore[attr-defined]
+    finally:
+        os.close(descriptor)
+    return path.open("ab")
