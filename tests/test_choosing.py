@@ -116,8 +116,9 @@ def test_a_calibrated_models_own_policy_has_a_name(model: object, tmp_path: Path
         ("||_||", "||_||"),
         ("(o)_(o)", "(o)_(o)"),
         ("x_y_", "x_y_"),
-    ]
-    + [("saber_(fate)", "saber (fate)"), ("d_b_ab", "d b ab")],
+        ("saber_(fate)", "saber (fate)"),
+        ("d_b_ab", "d b ab"),
+    ],
 )
 def test_spaces_for_underscores_but_not_in_faces(name: str, written: str) -> None:
     assert spelled(name) == written

@@ -233,5 +233,5 @@ def _vp8x(name: bytes, whole: bytes) -> bytes:
     except struct.error as error:
         raise Refused(_DAMAGED) from error
     flags = _WEBP_FLAG | alpha << 4
-    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    return b"VP8X" + struct.pack("<I", 10) + bytes([flags, 0, 0, 0]) + size
+    size: bytes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return struct.pack("<4sI4B", b"VP8X", 10, flags, 0, 0, 0) + size
