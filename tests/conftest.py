@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from efuda.artifacts import Dataset, Model, Run
+from efuda.cli import main
+from efuda.cli.console import output
 from efuda.recipes import Recipe, load_recipe
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads
@@ -146,3 +151,38 @@ def model(run: Run, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) 
     from efuda.training import export
 
     return calibrate(export(run, tmp_path_factory.mktemp("exported") / "model"), dataset)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Efuda = Callable[..., Done]
+
+
+@pytest.fixture
+def efuda(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Efuda]:
+    """Run a command in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["efuda", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        text = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Done(left.value.code, text.out, text.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+    output.verbosity = 0

@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,11 +17,10 @@ from typing import Any
 import click
 import pytest
 import typer.main
-from conftest import TINY
+from conftest import TINY, Done, Efuda
 
 from efuda.artifacts import Dataset, Model, Run
-from efuda.cli import app, main
-from efuda.cli.console import output
+from efuda.cli import app
 from efuda.recipes import load_recipe, recipe_names
 
 FLAGS: dict[str, set[str]] = {
@@ -58,41 +56,6 @@ FLAGS: dict[str, set[str]] = {
     "recipes": {"--json"},
     "doctor": {"--json"},
 }
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.out)
-
-
-Efuda = Callable[..., Done]
-
-
-@pytest.fixture
-def efuda(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Efuda]:
-    """Run a command in this process."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["efuda", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        text = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return Done(left.value.code, text.out, text.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
-    output.verbosity = 0
 
 
 @pytest.fixture

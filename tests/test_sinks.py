@@ -117,9 +117,7 @@ def test_pages_of_an_archive_have_their_files_in_a_folder_beside_it(tmp_path: Pa
     assert "pages of archives" in failed.reason
 
 
-@pytest.mark.parametrize(
-    "name", ["絵札 ①.jpg", "two\nlines.jpg", ".hidden.png", "é" * 120 + ".jpg", "-rf.jpg"]
-)
+@pytest.mark.parametrize("name", ["絵札 ①.jpg", "two\nlines.jpg", ".hidden.png", "é" * 120 + ".jpg", "-rf.jpg"])
 def test_names_of_any_kind(name: str, tmp_path: Path) -> None:
     for kind in ("txt", "json", "xmp", "hydrus"):
         assert put(kind, tmp_path / name) == []
@@ -219,7 +217,7 @@ def test_a_picture_whose_file_cannot_be_written_fails_alone(tmp_path: Path) -> N
     pictures = [tmp_path / "a.jpg", tmp_path / "gone" / "b.jpg", tmp_path / ("n" * 254 + "."), tmp_path / "c.jpg"]
     failed = put("txt", *pictures)
     assert [(one.path, one.reason) for one in failed] == [
-        (pictures[1], "not written: the folder is gone"),
+        (pictures[1], "not written: the file or its folder is gone"),
         (pictures[2], "not written: the name would be too long"),
     ]
     assert sorted(path.name for path in tmp_path.glob("?.txt")) == ["a.txt", "c.txt"]

@@ -4,7 +4,7 @@
     changed = with_xmp(data, packet)
     parts(data) == parts(changed)           # everything but the packet
 
-JPEG: an APP1 segment of at most 65,502 bytes of XMP (a longer packet is refused; extended XMP that is there stays).
+JPEG: an APP1 segment of at most 65,504 bytes of XMP (a longer packet is refused; extended XMP that is there stays).
 PNG: an iTXt chunk `XML:com.adobe.xmp`. WebP: a chunk `XMP `, and a VP8X header that says so.
 """
 
@@ -136,7 +136,7 @@ def _jpeg(data: bytes) -> Iterator[Part]:
 
 def _into_jpeg(split: list[Part], packet: bytes) -> list[Part]:
     if len(packet) > _JPEG_MOST:
-        raise Refused("its XMP would be longer than a JPEG holds (65,502 bytes)")
+        raise Refused("its XMP would be longer than a JPEG holds (65,504 bytes)")
     new = (b"\xe1", b"\xff\xe1" + struct.pack(">H", len(packet) + len(_JPEG_XMP) + 2) + _JPEG_XMP + packet)
     place = next((at for at, part in enumerate(split) if _is_xmp(part)), None)
     behind = 1  # the JFIF and Exif segments, which must come first

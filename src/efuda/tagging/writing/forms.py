@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Final, Protocol
 
 from efuda.tagging.choosing import Chosen
@@ -95,7 +95,7 @@ class Caption:
     extension: str = ".txt"
 
     def name(self, picture: str) -> str:
-        return PurePath(picture).stem + self.extension
+        return _stem(picture) + self.extension
 
     def fresh(self, chosen: Chosen) -> bytes:
         return (self.separator.join(name for name, _, _ in chosen.tags) + "\n").encode()
@@ -114,7 +114,7 @@ class Json:
     model: str
 
     def name(self, picture: str) -> str:
-        return PurePath(picture).stem + ".json"
+        return _stem(picture) + ".json"
 
     def fresh(self, chosen: Chosen) -> bytes:
         return self._dump(record(chosen, self.model))
@@ -191,6 +191,10 @@ def xmp_tags(chosen: Chosen) -> list[tuple[str, str]]:
     """(kind, name) of every tag, and the rating."""
     tags = [(category.label, name) for name, _, category in chosen.tags if category is not Category.RATING]
     return [*tags, *([("rating", chosen.rating)] if chosen.rating else [])]
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122  (a million of them are looked up)
 
 
 def _text(data: bytes) -> str:

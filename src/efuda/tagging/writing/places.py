@@ -27,7 +27,7 @@ _WORDS: Final = {
     errno.EROFS: "read-only disk",
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
-    errno.ENOENT: "the folder is gone",
+    errno.ENOENT: "the file or its folder is gone",
     errno.ENAMETOOLONG: "the name would be too long",
     errno.EISDIR: "a folder is in the way",
 }

@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,11 +29,12 @@ from typing import IO, Any, Final, Self
 from efuda.errors import UsageError
 from efuda.tagging.choosing import Chosen
 from efuda.tagging.tagged import Failed
-from efuda.tagging.writing.forms import record
 from efuda.tagging.writing.places import Locked, cannot_write, keep_spare, write_over
 
 __all__ = ["Format", "KohyaDocument", "Lines", "OneFile", "csv_lines", "json_lines", "kohya_lines", "not_ours"]
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+_QUOTED: Final = re.compile('[,"\r\n]').search
 _COLUMNS: Final = ["path", "width", "height", "tags", "scores", "rating"]
 
 
@@ -54,9 +56,24 @@ class Format:
 
 def json_lines(model: str) -> Format:
     """`jsonl`."""
-    return Format(
-        "jsonl", "", lambda chosen: _json(record(chosen, model)) + "\n", lambda line: str(json.loads(line)["path"])
-    )
+    names, scores, model = _Words(), _Words(), _json(model)
+
+    def line(chosen: Chosen) -> str:
+        tags = ", ".join([f"{names[name]}: {scores[score]}" for name, score, _ in chosen.tags])
+        ratings = ", ".join([f"{names[name]}: {scores[score]}" for name, score in chosen.ratings.items()])
+        path, (width, height) = _json(str(chosen.path)), chosen.size
+        size = f'"width": {width}, "height": {height}'
+        return f'{{"path": {path}, {size}, "tags": {{{tags}}}, "rating": {{{ratings}}}, "model": {model}}}\n'
+
+    return Format("jsonl", "", line, lambda line: str(json.loads(line)["path"]))
+
+
+class _Words(dict[Any, str]):
+    """What has been written as JSON before: names and scores of four digits come again and again."""
+
+    def __missing__(self, value: str | float) -> str:
+        word = self[value] = _json(value)
+        return word
 
 
 def csv_lines() -> Format:
@@ -226,12 +243,12 @@ class KohyaDocument(OneFile):
         if not self._pictures:
             self.out.unlink(missing_ok=True)
         elif self._pictures.keys() != self._known:
-            write_over(self.out, _json(self._pictures, indent=4).encode(), spare=False)
+            write_over(self.out, _json(self._pictures).encode(), spare=False)
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return text if text.isascii() or _is_text(text) else json.dumps(value, indent=indent)
+def _json(value: Any) -> str:
+    text = _encode(value)
+    return text if text.isascii() or _is_text(text) else json.dumps(value)
 
 
 def _is_text(text: str) -> bool:
@@ -250,9 +267,12 @@ def _csv(values: Sequence[object]) -> str:
 
 
 def _csv_row(chosen: Chosen) -> str:
-    names = " ".join([name.replace(" ", "_") for name, _, _ in chosen.tags])
-    scores = " ".join([f"{score:.4f}" for _, score, _ in chosen.tags])
-    return _csv([chosen.path, *chosen.size, names, scores, chosen.rating or ""])
+    names = "\0".join([name for name, _, _ in chosen.tags]).replace(" ", "_").replace("\0", " ")
+    scores = " ".join(["%.4f"] * len(chosen.tags)) % tuple([score for _, score, _ in chosen.tags])
+    path, (width, height) = str(chosen.path), chosen.size
+    if _QUOTED(path + names):
+        return _csv([path, width, height, names, scores, chosen.rating or ""])
+    return f"{path},{width},{height},{names},{scores},{chosen.rating or ''}\n"
 
 
 def _csv_path(line: str) -> str:

@@ -11,7 +11,6 @@ import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -65,8 +64,8 @@ class Sidecars(_Each):
 
     def __init__(self, form: Form, existing: str) -> None:
         self.form, self.existing = form, existing
-        self._taken: set[Path] = set()
-        self._folders: dict[Path, bool] = {}
+        self._taken: set[str] = set()
+        self._folders: dict[str, bool] = {}
 
     def wants(self, picture: Path) -> bool:
         """Whether it has no file yet, or that one is to be changed; ask once a picture."""
@@ -79,15 +78,16 @@ class Sidecars(_Each):
         self._taken.add(place)
         return True
 
-    def _place(self, picture: Path) -> Path:
-        folder = picture.parent
+    def _place(self, picture: Path) -> str:
+        folder, name = os.path.split(picture)
         if (plain := self._folders.get(folder)) is None:
-            plain = self._folders[folder] = folder.is_dir()
-        at = picture if plain else beside(picture)
-        return at.with_name(self.form.name(at.name))
+            plain = self._folders[folder] = Path(folder).is_dir()
+        if not plain:
+            folder, name = os.path.split(beside(picture))
+        return os.path.join(folder, self.form.name(name))  # noqa: PTH118  (a million of them are looked up)
 
     def _write(self, chosen: Chosen) -> None:
-        place = self._place(chosen.path)
+        place = Path(self._place(chosen.path))
         if self.existing == "skip" or not _has_content(place):
             if not place.parent.is_dir() and place.parent != chosen.path.parent:
                 place.parent.mkdir(parents=True, exist_ok=True)  # an archive's pages
@@ -121,7 +121,7 @@ class Embedded(_Each):
             return True  # writing says why not
 
     def _write(self, chosen: Chosen) -> None:
-        if not chosen.path.is_file():
+        if any(folder.is_file() for folder in chosen.path.parents):
             raise Refused("not written: XMP is not embedded into pages of archives")
         data, before = chosen.path.read_bytes(), chosen.path.stat()
         packet = read_xmp(data)
@@ -160,7 +160,8 @@ def _frames(data: bytes) -> Iterator[object]:
         raise ImageError("not written: it cannot be decoded") from error
 
 
-def _has_content(path: Path) -> bool:
-    with suppress(OSError):
-        return path.stat().st_size > 0
-    return False
+def _has_content(path: str | Path) -> bool:
+    try:
+        return os.stat(path).st_size > 0  # noqa: PTH116
+    except OSError:
+        return False

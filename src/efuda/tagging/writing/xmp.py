@@ -37,7 +37,6 @@ _KNOWN: Final = {
 }
 _BEGIN: Final = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _END: Final = '\n<?xpacket end="w"?>\n'
-_EMPTY: Final = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"></rdf:RDF></x:xmpmeta>'
 _CONTAINERS: Final = frozenset(f"{{{_RDF}}}{name}" for name in ("Bag", "Seq", "Alt"))
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST: Final = 16_000_000
@@ -58,16 +57,18 @@ def with_tags(packet: bytes | None, tags: Sequence[tuple[str, str]], *, replace:
     Raises:
         Refused: the packet is damaged, or declares entities.
     """
-    root, prefixes = _parsed(packet) if packet is not None else (ElementTree.fromstring(_EMPTY), {})
     clean = [(kind, _NO_XML.sub("\ufffd", name)) for kind, name in tags if name]
     forms = {
         "digiKam": [f"{kind}/{name.replace('/', '∕')}" for kind, name in clean],
         "lr": [f"{kind}|{name.replace('|', '｜')}" for kind, name in clean],
         "dc": [name for _, name in clean],
     }
+    if packet is None:
+        return _new(forms)
+    root, prefixes = _parsed(packet)
     description = _description(root)
     changed = [_set(_list(root, description, field), forms[field], replace) for field in _FIELDS]
-    if packet is not None and not any(changed):
+    if not any(changed):
         return packet
     text = "".join(_lines(root, prefixes))
     return (_BEGIN + text + _END).encode()
@@ -84,6 +85,18 @@ def read_tags(packet: bytes) -> list[str]:
         if found := _read(root, field):
             return found
     return []
+
+
+def _new(forms: dict[str, list[str]]) -> bytes:
+    """A packet of nothing else."""
+    fields = []
+    for field, (_, name, container) in _FIELDS.items():
+        items = "".join([f"<rdf:li>{_text(value)}</rdf:li>" for value in dict.fromkeys(forms[field])])
+        fields.append(f"<{field}:{name}><rdf:{container}>{items}</rdf:{container}></{field}:{name}>\n")
+    spaces = "".join(f' xmlns:{field}="{space}"' for field, (space, _, _) in _FIELDS.items())
+    head = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}">\n<rdf:Description rdf:about=""{spaces}>\n'
+    tail = "</rdf:Description>\n</rdf:RDF></x:xmpmeta>"
+    return (_BEGIN + head + "".join(fields) + tail + _END).encode()
 
 
 def _read(root: Element, field: str) -> list[str]:
