@@ -49,11 +49,11 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (folder / "a.jpg", folder / "deeper" / "b.jpg"):
         path.touch()
 
-    def score(tagger: object, paths: list[Path], *, batch: int) -> Iterator[Tagged]:
-        yield from (tagged(SCORES, str(path)) for path in paths)
+    def score(tagger: object, paths: list[Path], *, batch: int) -> Iterator[list[Tagged]]:
+        yield [tagged(SCORES, str(path)) for path in paths]
 
     monkeypatch.setattr(tagging.Tagger, "open", lambda model: fake_tagger(root))
-    monkeypatch.setattr(tagging, "tag", score)
+    monkeypatch.setattr(tagging, "tag_batches", score)
     return folder
 
 
@@ -90,6 +90,9 @@ def test_every_option_may_have_underscores() -> None:
         ("--embed --to txt", "give one of them"),
         ("--output-path a.json --out b.json", "give one of them"),
         ("--policy p=r --threshold 0.5", "leave out --threshold"),
+        ("--top 3 --general-threshold 0.5", "know no thresholds"),
+        ("--implications-file a.csv", "goes with --implications"),
+        ("--keep-mtime", "goes with --embed"),
         ("--policy none", "has no thresholds for the policy"),
         ("--tag-replacement a", "is not source,target"),
         ("--to parquet", "name it with --out"),

@@ -206,8 +206,7 @@ def tag(
     A picture that cannot be read or written beside is reported and skipped. What has tags already is left alone and a
     file of results is continued, so the same command goes on where it was stopped. docs/tagging.md has examples.
     """
-    from efuda.tagging import Chooser, Failed, Rules, Style, Tagger, open_sink, write
-    from efuda.tagging import tag as stage
+    from efuda.tagging import Chooser, Failed, Rules, Style, Tagger, open_sink, tag_batches, write_batches
     from efuda.tagging.wording import split_replacements, split_tags
 
     kind, out = _destination(to, out, output_path, embed)
@@ -249,7 +248,7 @@ def tag(
         todo = [path for path in found if sink.wants(path)]
         if not dry_run:
             with output.progress() as progress:
-                results = write(stage(tagger, todo, batch=batch), chooser, sink, batch=batch)
+                results = write_batches(tag_batches(tagger, todo, batch=batch), chooser, sink)
                 for result in counted(results, len(todo), progress):
                     if isinstance(result, Failed):
                         failed.append(result)

@@ -14,7 +14,7 @@ from efuda.tagging.scores import ScoreStore
 from efuda.tagging.scoring import score
 from efuda.tagging.tagged import Failed, Tagged, rounded
 from efuda.tagging.tagger import Tagger
-from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write
+from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write, write_batches
 
 __all__ = [
     "SINKS",
@@ -35,4 +35,5 @@ __all__ = [
     "tag",
     "tag_batches",
     "write",
+    "write_batches",
 ]

@@ -228,6 +228,8 @@ def _thresholds(tagger: Tagger, rules: Rules) -> NDArray[np.float32]:
         raise UsageError("--top and --max-tags do not go together: --top ignores thresholds, --max-tags keeps them.")
     if rules.policy is not None and (rules.threshold is not None or rules.top is not None):
         raise UsageError("--policy sets the thresholds: leave out --threshold and --top.")
+    if (rules.top is not None or rules.policy == MCUT) and (rules.threshold is not None or rules.category_thresholds):
+        raise UsageError("--top and --policy mcut know no thresholds: leave those out.")
     if rules.top is not None or rules.policy == MCUT:
         return np.zeros(len(tagger.vocabulary), dtype=np.float32)
     if rules.policy is not None:
@@ -297,6 +299,8 @@ def _implications(tagger: Tagger, rules: Rules) -> Implications | None:
     if rules.implications not in ("as-is", "closed", "reduced"):
         raise UsageError(f"--implications {rules.implications} is not known; choose closed, reduced or as-is.")
     if rules.implications == "as-is":
+        if rules.implications_file:
+            raise UsageError("--implications-file goes with --implications closed or reduced.")
         return None
     file = rules.implications_file or find_file(tagger.root)
     if file is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -25,7 +26,7 @@ from efuda.tagging.writing.parquet import Parquet
 from efuda.tagging.writing.results import KohyaDocument, Lines, csv_lines, json_lines, kohya_lines
 from efuda.tagging.writing.sidecars import EXISTING, Embedded, Sidecars
 
-__all__ = ["EXISTING", "SINKS", "Sink", "Style", "open_sink", "write"]
+__all__ = ["EXISTING", "SINKS", "Sink", "Style", "open_sink", "write", "write_batches"]
 
 _BESIDE: Final = ("txt", "json", "xmp", "hydrus", "embed")
 _STREAMS: Final = ("jsonl", "csv")
@@ -121,6 +122,8 @@ def _check(kind: str, out: Path | None, existing: str, style: Style) -> None:
         raise UsageError(f"--merge goes with files beside the pictures; --to {kind} goes on where it stopped anyway.")
     if not style.extension.startswith(".") or "/" in style.extension or style.extension.lower() in SUFFIXES:
         raise UsageError(f"--caption-extension {style.extension} is none; for example .txt or .caption.")
+    if style.keep_mtime and kind != "embed":
+        raise UsageError("--keep-mtime goes with --embed.")
     if not style.separator:
         raise UsageError('--caption-separator is empty; for example ", ".')
 
@@ -128,29 +131,31 @@ def _check(kind: str, out: Path | None, existing: str, style: Style) -> None:
 def write(
     results: Iterable[Tagged | Failed], chooser: Chooser, sink: Sink, *, batch: int = 16
 ) -> Iterator[Chosen | Failed]:
-    """Choose and write results a batch at a time, and yield each once it is written, or has failed.
+    """Choose and write results, and yield each once it is written, or has failed.
 
     Args:
-        batch: up to so many are held back; hundreds are faster where results need no inference.
+        batch: so many are written at once, and held back until then.
 
     Raises:
         OutputError: nothing more can be written at all.
     """
-    waiting: list[Tagged] = []
-    for result in results:
-        if isinstance(result, Failed):
-            yield result
-            continue
-        waiting.append(result)
-        if len(waiting) >= batch:
-            yield from _written(waiting, chooser, sink)
-            waiting = []
-    yield from _written(waiting, chooser, sink)
+    todo = iter(results)
+    handfuls = iter(lambda: list(islice(todo, batch)), [])
+    return write_batches(handfuls, chooser, sink)
 
 
-def _written(batch: Sequence[Tagged], chooser: Chooser, sink: Sink) -> Iterator[Chosen | Failed]:
-    chosen = chooser.choose(batch)
-    failed = sink.write_many(chosen)
-    yield from failed
-    lost = {one.path for one in failed}
-    yield from (one for one in chosen if one.path not in lost)
+def write_batches(
+    batches: Iterable[Sequence[Tagged | Failed]], chooser: Chooser, sink: Sink
+) -> Iterator[Chosen | Failed]:
+    """As `write`, by the handful as results come; hundreds at once are faster where they need no inference.
+
+    Raises:
+        OutputError: nothing more can be written at all.
+    """
+    for results in batches:
+        yield from (one for one in results if isinstance(one, Failed))
+        chosen = chooser.choose([one for one in results if isinstance(one, Tagged)])
+        failed = sink.write_many(chosen) if chosen else []
+        yield from failed
+        lost = {one.path for one in failed}
+        yield from (one for one in chosen if one.path not in lost)
