@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tagging_world import GENERAL, VOCABULARY, choose, fake_tagger, names, tagged
 
 from efuda.errors import ArtifactError, InputError, UsageError
 from efuda.metrics import Calibration
-from efuda.tagging import Chooser, Rules, Tagger
+from efuda.tagging import Chooser, Rules, Tagged, Tagger
 from efuda.tagging.exclusive import Exclusive, Group, read_groups
 from efuda.tagging.implications import Implications, Present, read_pairs
 from efuda.tagging.policies import policy_thresholds, write_policies
@@ -102,6 +102,12 @@ def test_a_calibrated_models_own_policy_has_a_name(model: object, tmp_path: Path
     own = json.loads((tagger.root / "calibration.json").read_text())["policy"]
     assert (policy_thresholds(tagger, own) == tagger.thresholds).all()
     assert len(policy_thresholds(tagger, "per-category")) == len(tagger.vocabulary)
+    file = tmp_path / "ground.toml"
+    file.write_text('[ground]\none_of = ["red_background", "blue_background"]\n')
+    scores = np.zeros(len(tagger.vocabulary), np.float32)
+    scores[[tagger.vocabulary.index[f"{colour}_background"] for colour in ("red", "blue")]] = 0.99, 0.9
+    (chosen,) = Chooser(tagger, Rules(threshold=0.5, exclusive=file)).choose([Tagged.of(file, (1, 1), scores)])
+    assert len(chosen.tags) == 1, "of the two the one that is likelier by the model's own calibration"
 
 
 # Spelling and order
@@ -258,6 +264,7 @@ def test_no_implications_or_a_wrong_file(tmp_path: Path) -> None:
             read_pairs(tmp_path / "wrong.csv")
 
 
+@settings(deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.sampled_from(GENERAL), st.sampled_from(GENERAL)), max_size=12),
     said=st.sets(st.sampled_from(GENERAL), max_size=6),
@@ -327,6 +334,7 @@ def test_the_shipped_groups_are_distinct_and_a_file_may_have_others(tmp_path: Pa
 # Together
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(VOCABULARY.names), st.floats(0, 1, width=32)), max_size=5))
 def test_a_batch_is_its_pictures_and_default_rules_are_what_a_result_says_itself(many: list[dict[str, float]]) -> None:
     tagger, batch = fake_tagger(smile=0.01), [tagged(one) for one in many]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tagging_world import choose, fake_tagger, tagged
 
@@ -179,6 +179,7 @@ def test_a_caption_is_added_to(text: str, separator: str, merged: str) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@settings(deadline=None)
 @given(text=TEXT, tags=st.lists(TEXT, max_size=4), separator=st.sampled_from([", ", ",", "; ", " ", "\n", "|"]))
 def test_adding_to_a_caption_again_changes_nothing(text: str, tags: list[str], separator: str) -> None:
     once = merged_caption(text, tags, separator)

@@ -117,6 +117,17 @@ def test_kohyas_file_subfolders_and_frequencies(pictures: Path, tmp_path: Path, 
     assert done.data["frequencies"]["1girl"] == 1
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "kohya"])
+def test_trying_out_a_replacement_replaces_nothing(kind: str, pictures: Path, tmp_path: Path, efuda: Efuda) -> None:
+    out = tmp_path / "tags"
+    words = ["tag", pictures, "--model", "any", "--to", kind, "--out", out]
+    assert efuda(*words).code == 0
+    before = out.read_bytes()
+    done = efuda(*words, "--replace", "--dry-run")
+    assert "2 pictures would be tagged" in done.out
+    assert out.read_bytes() == before and not (tmp_path / "tags.bak").exists()
+
+
 def test_embedding_from_the_command_line(pictures: Path, efuda: Efuda) -> None:
     from PIL import Image
 

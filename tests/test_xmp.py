@@ -124,6 +124,7 @@ LEGAL = st.text(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(LEGAL.filter(bool), max_size=6))
 def test_tags_in_any_script_come_back(tags: list[str]) -> None:
     packet = with_tags(None, [("general", tag) for tag in tags])
@@ -240,6 +241,7 @@ def test_any_packet_into_any_picture(
     assert parts(after) == parts(before) and same_pixels(before, after)
 
 
+@settings(deadline=None)
 @given(name=st.sampled_from(sorted(PICTURES)), cut=st.floats(0, 1), at=st.floats(0, 1), byte=st.integers(0, 255))
 def test_a_damaged_picture_is_refused_or_stays_as_it_is(name: str, cut: float, at: float, byte: int) -> None:
     damaged = bytearray(PICTURES[name][: int(cut * len(PICTURES[name]))])

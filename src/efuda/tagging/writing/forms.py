@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from efuda.tagging.choosing import Chosen
@@ -181,6 +182,7 @@ def hydrus_tags(chosen: Chosen) -> list[str]:
     return [*filter(None, tags), *([f"rating:{chosen.rating}"] if chosen.rating else [])]
 
 
+@lru_cache(200_000)
 def _hydrus(name: str, category: Category) -> str:
     name = " ".join(spelled(name).split()).lstrip("-")
     space = _NAMESPACES.get(category.label, "")

@@ -16,7 +16,7 @@ from typing import Any, Final
 from efuda.errors import MissingExtra
 from efuda.tagging.choosing import Chosen
 from efuda.tagging.tagged import Failed
-from efuda.tagging.writing.places import cannot_write, new_name
+from efuda.tagging.writing.places import cannot_write, keep_spare, new_name
 from efuda.tagging.writing.results import OneFile, not_ours
 
 __all__ = ["Parquet"]
@@ -64,7 +64,7 @@ class Parquet(OneFile):
     def _open(self, out: Path, stack: ExitStack) -> None:
         self._writer = self._arrow.parquet.ParquetWriter(self._made, self._schema, compression="zstd")
         stack.callback(self._drop)
-        if not out.exists() or not out.stat().st_size:
+        if self.replace or not out.exists() or not out.stat().st_size:
             return
         try:
             with self._arrow.parquet.ParquetFile(out) as there:
@@ -81,6 +81,8 @@ class Parquet(OneFile):
         self._flush()
         self._writer.close()
         if self._fresh:
+            if self.replace:
+                keep_spare(self.out)
             os.replace(self._made, self.out)
 
     def _drop(self) -> None:

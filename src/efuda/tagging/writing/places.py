@@ -186,7 +186,13 @@ class Locked:
 def _take(descriptor: int) -> None:
     """Raises BlockingIOError where another has it; a file system without locks goes without."""
     if sys.platform == "win32":
-        return  # there, a file that is open cannot be replaced or removed
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+        return
     import fcntl
 
     try:

@@ -115,8 +115,6 @@ class OneFile:
             if self.out is not None:
                 stack.enter_context(Locked(self.out))
                 try:
-                    if self.replace:
-                        self._set_aside(self.out)
                     self._open(self.out, stack)
                 except OSError as error:
                     raise cannot_write(self.out, error) from error
@@ -133,11 +131,6 @@ class OneFile:
                 if self.out is None:
                     raise
                 raise cannot_write(self.out, failure) from failure
-
-    @staticmethod
-    def _set_aside(path: Path) -> None:
-        keep_spare(path)
-        path.unlink(missing_ok=True)
 
     def _open(self, out: Path, stack: ExitStack) -> None:
         raise NotImplementedError
@@ -164,33 +157,37 @@ class Lines(OneFile):
         header = self.form.header if self._empty and batch else ""
         text = header + "".join([self.form.line(chosen) for chosen in batch])
         self._empty = self._empty and not text
-        if self._file is None:
+        if self.out is None:
             sys.stdout.write(text if _is_text(text) else text.encode("utf-8", "backslashreplace").decode())
             return []
-        assert self.out is not None
-        end = self._file.tell()
+        end = 0
         try:
+            self._file = self._file or self._fresh(self.out)
+            end = self._file.tell()
             self._file.write(text.encode("utf-8", "surrogateescape"))
             self._file.flush()
         except OSError as error:
-            self._file = _reopened(self._file, self.out, end)
+            self._file = self._file and _reopened(self._file, self.out, end)
             raise cannot_write(self.out, error) from error
         return []
 
     def _open(self, out: Path, stack: ExitStack) -> None:
-        if out.exists() and out.stat().st_size:
+        if not self.replace and out.exists() and out.stat().st_size:
             self._known = self._continue(out)
             self._empty = False
-        self._file = out.open("ab")
+            self._file = out.open("ab")
 
     def _close(self) -> None:
-        if self._file is None:
+        if self.out is None:
             sys.stdout.flush()
-            return
-        assert self.out is not None
-        self._file.close()
-        if self._empty:
-            self.out.unlink(missing_ok=True)
+        elif self._file is not None:
+            self._file.close()
+
+    def _fresh(self, out: Path) -> IO[bytes]:
+        """The file, begun with the first result: a job that has none leaves what is there."""
+        keep_spare(out)
+        out.unlink(missing_ok=True)
+        return out.open("ab")
 
     def _continue(self, path: Path) -> set[str]:
         """The pictures that the file has; a last line that was cut off by a kill is taken away."""
@@ -227,8 +224,7 @@ class KohyaDocument(OneFile):
         return []
 
     def _open(self, out: Path, stack: ExitStack) -> None:
-        if not out.exists() or not out.stat().st_size:
-            write_over(out, b"", spare=False)  # now rather than after hours: it can be written
+        if self.replace or not out.exists() or not out.stat().st_size:
             return
         try:
             there = json.loads(out.read_bytes())
@@ -240,10 +236,8 @@ class KohyaDocument(OneFile):
 
     def _close(self) -> None:
         assert self.out is not None
-        if not self._pictures:
-            self.out.unlink(missing_ok=True)
-        elif self._pictures.keys() != self._known:
-            write_over(self.out, _json(self._pictures).encode(), spare=False)
+        if self._pictures.keys() != self._known:
+            write_over(self.out, _json(self._pictures).encode(), spare=self.replace)
 
 
 def _json(value: Any) -> str:
