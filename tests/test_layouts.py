@@ -18,7 +18,7 @@ from PIL import Image
 
 from efuda.errors import ArtifactError, MismatchError
 from efuda.preprocess import Preprocess
-from efuda.tagging import Tagger
+from efuda.tagging import Tagged, Tagger, tag
 from efuda.tagging.layouts import FAMILIES, detect, taglists
 from efuda.tagging.layouts.stages import read_stages
 from efuda.vocabulary import Category, Vocabulary
@@ -505,3 +505,18 @@ def test_safetensors_alone_where_only_onnx_is_known(tmp_path: Path) -> None:
     shutil.move(root / "camie-tagger-v2.onnx", root / "model.safetensors")
     with pytest.raises(ArtifactError, match=r"only as model\.safetensors.*Put the ONNX file beside it"):
         Tagger.open(root)
+
+
+@pytest.mark.parametrize("family", ["cl_tagger", "camie", "deepdanbooru"])
+def test_tagging_pictures_of_any_shape(family: str, tmp_path: Path) -> None:
+    from efuda.images import read_rgb
+
+    tagger = Tagger.open(place(family, tmp_path / "model"), threads=1)
+    paths = [tmp_path / f"{width}.png" for width in (30, 47, 90)]
+    for path in paths:
+        noise = np.random.default_rng(len(path.name)).integers(0, 256, (60, int(path.stem), 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    for path, result in zip(paths, tag(tagger, paths, workers=1), strict=True):
+        assert isinstance(result, Tagged)
+        alone = tagger.scores(tagger.preprocess.array(read_rgb(path))[None])[0]
+        np.testing.assert_allclose(result.dense(TAGS), np.where(alone < 0.01, 0, alone), atol=2e-5)
