@@ -30,7 +30,7 @@ def make_tagger(root: Path, tags: Sequence[str | Tag], *, ratings: bool = True, 
     named = [Tag(name, Category.RATING) for name in RATINGS] if ratings else []
     named += [tag if isinstance(tag, Tag) else Tag(tag) for tag in tags]
     thresholds = np.full(len(named), threshold, dtype=np.float32)
-    return Tagger(root, Vocabulary(named), Preprocess(size=16), thresholds, True, "efuda", None, None, "output", 0)
+    return Tagger.of(root, Vocabulary(named), Preprocess(size=16), thresholds, True, "efuda", None, None, "output", 0)
 
 
 def make_file(path: Path, content: bytes = b"", size: int = 0) -> Path:

@@ -115,6 +115,12 @@ def draw_dump(root: Path, posts: int = 120, *, seed: int = 0) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that one test keeps are not another's."""
+    monkeypatch.setenv("EFUDA_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{random.getrandbits(64):x}"))
+
+
 @pytest.fixture(scope="session")
 def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn dump; tests must not change it."""

@@ -46,7 +46,8 @@ FLAGS: dict[str, set[str]] = {
         *("--implications", "--implications-file", "--exclusive", "--remove-underscore", "--character-tag-expand"),
         *("--character-tags-first", "--always-first-tags", "--tag-replacement", "--use-rating-tags"),
         *("--use-rating-tags-as-last-tag", "--use-quality-tags", "--use-quality-tags-as-last-tag", "--recursive"),
-        *("--no-recursive", "--batch", "--batch-size", "--frequency-tags", "--dry-run", "--json"),
+        *("--no-recursive", "--batch", "--batch-size", "--frequency-tags", "--dry-run", "--json", "--videos"),
+        *("--frames", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray"),
     },
     "collection": set(),
     "collection add": {"--model", "-m", "--threshold", "--batch", "--json"},
@@ -289,11 +290,11 @@ def test_evaluate_json(efuda: Efuda, model: Model, dataset: Dataset, tmp_path: P
 def test_tag_json_and_again(efuda: Efuda, model: Model, pictures: Path) -> None:
     first = efuda("tag", pictures, "--model", model.root, "--json")
     assert first.code == 0
-    assert first.data == {"found": 10, "tagged": 10, "to_tag": 10, "kept": 0, "failed": []}
+    assert first.data == {"found": 10, "tagged": 10, "to_tag": 10, "kept": 0, "from_kept_scores": 0, "failed": []}
     again = efuda("tag", pictures, "--model", model.root)
     assert again.code == 0 and "0 pictures tagged, 10 had one already." in again.out
     replaced = efuda("tag", pictures, "--model", model.root, "--replace", "--json")
-    assert replaced.data["tagged"] == 10
+    assert (replaced.data["tagged"], replaced.data["from_kept_scores"]) == (10, 10)
     assert len([*pictures.glob("*.txt.bak")]) == 10
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 from conftest import Efuda
-from tagging_world import VOCABULARY, fake_tagger, tagged
+from PIL import Image
+from tagging_world import VOCABULARY, constant_tagger
 
-from efuda import tagging
 from efuda.cli import app
-from efuda.tagging import SINKS, Tagged
+from efuda.tagging import SINKS
 from efuda.tagging.writing.containers import read_xmp
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tagging.md").read_text(encoding="utf-8")
@@ -41,19 +40,14 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of two "pictures" that every model scores alike; the model knows one implication."""
-    root, folder = tmp_path / "model", tmp_path / "pictures"
+    """A folder of two pictures, and `any`, a real network that gives all of them the same scores, beside it."""
+    monkeypatch.chdir(tmp_path)
+    root, folder = tmp_path / "any", tmp_path / "pictures"
     (folder / "deeper").mkdir(parents=True)
-    root.mkdir()
+    constant_tagger(root, SCORES)
     (root / "tag_implications.csv").write_text("very_long_hair,long_hair\n")
-    for path in (folder / "a.jpg", folder / "deeper" / "b.jpg"):
-        path.touch()
-
-    def score(tagger: object, paths: list[Path], *, batch: int) -> Iterator[list[Tagged]]:
-        yield [tagged(SCORES, str(path)) for path in paths]
-
-    monkeypatch.setattr(tagging.Tagger, "open", lambda model: fake_tagger(root))
-    monkeypatch.setattr(tagging, "tag_batches", score)
+    for number, path in enumerate((folder / "a.jpg", folder / "deeper" / "b.jpg")):
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(path)
     return folder
 
 
@@ -129,9 +123,7 @@ def test_trying_out_a_replacement_replaces_nothing(kind: str, pictures: Path, tm
 
 
 def test_embedding_from_the_command_line(pictures: Path, efuda: Efuda) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (4, 4)).save(pictures / "a.jpg")
+    (pictures / "deeper" / "b.jpg").write_bytes(b"\xff\xd8\xff")
     done = efuda("tag", pictures, "--model", "any", "--embed", "--json")
     assert done.code == 1 and [Path(one["path"]).name for one in done.data["failed"]] == ["b.jpg"]
     assert b"rin_(swimsuit)_(fate)" in (read_xmp((pictures / "a.jpg").read_bytes()) or b"")

@@ -7,8 +7,8 @@
     model = efuda.calibrate(efuda.export(run, Path("model")), dataset)
     efuda.evaluate(model, dataset).calibrated.micro.f1
 
-    tagger = efuda.Tagger.open(Path("model"))
-    for tagged in efuda.tag(tagger, [Path("picture.png")]):
+    tagger = efuda.Tagger("model")
+    for tagged in tagger.tag("pictures"):
         print(tagged.path, tagged.present(tagger))
 
 Each name is imported when it is first used, so that what needs torch costs nothing to who only tags or searches.

@@ -16,13 +16,27 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final, cast
 
 from efuda.errors import EfudaError, InputError, MissingExtra
 
-__all__ = ["Stat", "exists", "expand", "is_folder", "is_remote", "join", "open_binary", "read_bytes", "stat", "walk"]
+__all__ = [
+    "RemotePath",
+    "Stat",
+    "exists",
+    "expand",
+    "is_folder",
+    "is_remote",
+    "join",
+    "open_binary",
+    "read_bytes",
+    "stat",
+    "walk",
+]
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ONE_SLASH: Final = re.compile(r"((?:^|::)[a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)
 _FILE: Final = re.compile(r"file://(localhost(?=/))?", re.IGNORECASE)
 # What the stores call their mark of a version, the surest first.
 _STAMPS: Final = ("ETag", "etag", "blob_id", "sha", "CRC", "mtime", "LastModified", "last_modified", "created")
@@ -255,3 +269,15 @@ def _told(info: Any) -> Stat:
     stamp = next((info[key] for key in _STAMPS if info.get(key)), "")
     moment = stamp.timestamp() if isinstance(stamp, datetime) else stamp  # some say it now in one way, now in the other
     return Stat(int(info.get("size") or 0), str(moment))
+
+
+class RemotePath(PurePosixPath):
+    """A URL where a path is expected: `str` gives the URL back, which a path would write with one slash."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return _ONE_SLASH.sub(r"\1://", super().__str__())
+
+    def __fspath__(self) -> str:
+        return str(self)

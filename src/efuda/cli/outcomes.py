@@ -17,7 +17,7 @@ __all__ = ["counted", "finish", "summary"]
 Result = TypeVar("Result")
 
 
-def counted(results: Iterable[Result], total: int, progress: Any) -> Iterator[Result]:
+def counted(results: Iterable[Result], total: int | None, progress: Any) -> Iterator[Result]:
     """The results, each shown as it comes."""
     from efuda.tagging import Failed
 

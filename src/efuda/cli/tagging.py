@@ -6,7 +6,8 @@ Options that kohya's `tag_images_by_wd14_tagger.py` has bear its names, and may 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ import typer
 
 from efuda.cli.console import output
 from efuda.cli.outcomes import counted, finish, summary
+from efuda.cli.scoring import Scoring, scored
+from efuda.cli.sources import find, watched
 from efuda.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _WHERE, _WHICH, _HOW = "Where tags go", "Which tags", "How tags are written"
+_LOOK, _HANDS = "How pictures are looked at", "Speed"
 _STREAMS = ("jsonl", "csv")
+_ONE_FILE = (*_STREAMS, "parquet", "kohya")
+_FEW = 8  # so many pictures are sooner done by all cores together than by each for itself
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +46,20 @@ def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
 
 
 def tag(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
-    model: Annotated[Path, typer.Option("--model", "-m", help="A model directory: efuda's own or a WD tagger.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, .zip and .cbz archives, URLs such as s3://bucket/art; - reads paths from standard "
+            "input, one a line or with NUL between them.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A model directory of any known layout, hf://OWNER/NAME, or a name of efuda models."
+        ),
+    ],
     to: Annotated[
         str | None,
         _option(
@@ -194,7 +212,40 @@ def tag(
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", help="Whether folders are searched to any depth.")
     ] = True,
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Pictures the model sees at once.")] = 16,
+    videos: Annotated[
+        bool, _option(_LOOK, "--videos", help="Tag videos that folders hold, too; those named outright always are.")
+    ] = False,
+    frames: Annotated[
+        int,
+        _option(
+            _LOOK,
+            "--frames",
+            min=1,
+            help="Of an animation or a video so many frames are looked at; a tag has the highest of their scores.",
+            show_default=True,
+        ),
+    ] = 5,
+    full_decode: Annotated[
+        bool,
+        _option(_LOOK, "--full-decode", help="Decode large JPEGs at full size: slower, scores differ by 0.01 at most."),
+    ] = False,
+    watch: Annotated[
+        bool, _option(_LOOK, "--watch", help="Go on with new and changed pictures as they come, until Ctrl-C.")
+    ] = False,
+    scores: Annotated[
+        Path | None,
+        _option(_LOOK, "--scores", help="Where scores are kept, so that a picture is looked at once. [the cache]"),
+    ] = None,
+    no_scores: Annotated[bool, _option(_LOOK, "--no-scores", help="Neither keep scores nor use kept ones.")] = False,
+    batch: Annotated[
+        int | None,
+        _option(_HANDS, "--batch", "--batch-size", min=1, help="Pictures the model sees at once. [4; 16 on a GPU]"),
+    ] = None,
+    workers: Annotated[int | None, _option(_HANDS, "--workers", min=1, help="Decoding processes. [one a core]")] = None,
+    ray: Annotated[
+        str | None,
+        _option(_HANDS, "--ray", help="Tag on a Ray cluster: host:port, ray://host:port or auto. Needs efuda[ray]."),
+    ] = None,
     frequency_tags: Annotated[
         bool, typer.Option("--frequency-tags", help="Say at the end how many pictures got each tag.")
     ] = False,
@@ -206,7 +257,7 @@ def tag(
     A picture that cannot be read or written beside is reported and skipped. What has tags already is left alone and a
     file of results is continued, so the same command goes on where it was stopped. docs/tagging.md has examples.
     """
-    from efuda.tagging import Chooser, Failed, Rules, Style, Tagger, open_sink, tag_batches, write_batches
+    from efuda.tagging import Chooser, Failed, Rules, Style, Tagger, default_folder, open_sink, write_batches
     from efuda.tagging.wording import split_replacements, split_tags
 
     kind, out = _destination(to, out, output_path, embed)
@@ -238,18 +289,24 @@ def tag(
     )
     style = Style(caption_separator, _dotted(caption_extension), keep_mtime)
     existing = _existing(skip_existing, merge, replace)
-    tagger = Tagger.open(model)
+    found = [] if watch else list(find(paths, recursive=recursive, videos=videos))
+    _check_places(found, kind)
+    tagger = Tagger.open(model, threads=None if 0 < len(found) < _FEW else 1)
     chooser = Chooser(tagger, rules)
+    how = Scoring(frames, full_decode, None if no_scores else scores or default_folder(), batch, workers, ray)
     failed: list[Failed] = []
     said: Counter[str] = Counter()
     tagged = 0
     with open_sink(kind, tagger.name, out=out, existing=existing, style=style) as sink:
-        found = _find(paths, recursive)
         todo = [path for path in found if sink.wants(path)]
+        if watch:
+            coming = (
+                path for path in watched(paths, recursive=recursive, videos=videos) if path is None or sink.wants(path)
+            )
         if not dry_run:
-            with output.progress() as progress:
-                results = write_batches(tag_batches(tagger, todo, batch=batch), chooser, sink)
-                for result in counted(results, len(todo), progress):
+            with output.progress() as progress, scored(tagger, model, how) as run, _until_stopped(watch):
+                results = write_batches(run(coming if watch else todo), chooser, sink)
+                for result in counted(results, None if watch else len(todo), progress):
                     if isinstance(result, Failed):
                         failed.append(result)
                     else:
@@ -257,7 +314,9 @@ def tag(
                         said.update(name for name, _, _ in result.tags)
     kept = len(found) - len(todo)
     facts: dict[str, Any] = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
+    facts["from_kept_scores"] = run.reused if not dry_run else 0
     text = f"{len(todo):,} pictures would be tagged" if dry_run else f"{tagged:,} pictures tagged"
+    text += f", {run.reused:,} of them by scores kept from before" if not dry_run and run.reused else ""
     text = summary(text, kept, "had one already")
     if frequency_tags:
         facts["frequencies"] = dict(said.most_common())
@@ -295,12 +354,18 @@ def _by_category(**thresholds: float | None) -> dict[Any, float]:
     return {Category[name.upper()]: value for name, value in thresholds.items() if value is not None}
 
 
-def _find(paths: Iterable[Path], recursive: bool) -> list[Path]:
-    from efuda.images import find_pictures
+def _check_places(found: Iterable[Path], kind: str) -> None:
+    from efuda.places import is_remote
 
-    paths = list(paths)
-    found = list(find_pictures(paths))
-    if recursive:
-        return found
-    here = {*paths, *(path for path in paths if path.is_dir())}
-    return [path for path in found if path in here or path.parent in here]
+    if kind not in _ONE_FILE and (far := next((path for path in found if is_remote(str(path))), None)):
+        raise UsageError(f"Nothing can be written beside {far}: choose --to jsonl, csv or parquet, and --out.")
+
+
+@contextmanager
+def _until_stopped(watch: bool) -> Iterator[None]:
+    """Ctrl-C is how watching ends, not an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not watch:
+            raise

@@ -12,6 +12,7 @@ than `MAX_PIXELS`. docs/pictures.md has the list of formats and limits.
 from __future__ import annotations
 
 from efuda.images.archives import ARCHIVES, MAX_BYTES, read_bytes
+from efuda.images.colours import on_white
 from efuda.images.finding import SUFFIXES, VIDEOS, find_pictures, paths_from
 from efuda.images.frames import read_frames
 from efuda.images.hashing import Examined, examine, is_single_colour, is_small_jpeg, phash, thumbnail
@@ -35,6 +36,7 @@ __all__ = [
     "is_single_colour",
     "is_small_jpeg",
     "limit_this_process",
+    "on_white",
     "paths_from",
     "phash",
     "read_bytes",

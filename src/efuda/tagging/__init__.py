@@ -10,8 +10,9 @@ with open_sink("txt", tagger.name) as sink:
 from efuda.tagging.choosing import Chooser, Chosen, Rules
 from efuda.tagging.decoding import Looking
 from efuda.tagging.pipeline import Pipeline, tag, tag_batches
-from efuda.tagging.scores import ScoreStore
+from efuda.tagging.scores import ScoreStore, default_folder
 from efuda.tagging.scoring import score
+from efuda.tagging.spread import tag_spread
 from efuda.tagging.tagged import Failed, Tagged, rounded
 from efuda.tagging.tagger import Tagger
 from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write, write_batches
@@ -29,11 +30,13 @@ __all__ = [
     "Style",
     "Tagged",
     "Tagger",
+    "default_folder",
     "open_sink",
     "rounded",
     "score",
     "tag",
     "tag_batches",
+    "tag_spread",
     "write",
     "write_batches",
 ]

@@ -34,6 +34,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from efuda.errors import ImageError, OutputError
+from efuda.images import (
+    DECODING_MEMORY,
+    MAX_PIXELS,
+    VIDEOS,
+    full_size,
+    limit_this_process,
+    read_bytes,
+    read_frames,
+)
+from efuda.places import is_remote
+from efuda.places import read_bytes as read_place
 from efuda.preprocess import Preprocess
 from efuda.tagging.scores import ScoreStore, Seen
 from efuda.workers import cores, spawn
@@ -43,6 +54,7 @@ __all__ = ["AHEAD", "Decoded", "Decoders", "Known", "Looking"]
 AHEAD: Final = 2  # files a process is given at a time, so that it never waits for the next
 _TRIES: Final = 2
 _TICK: Final = 0.25
+_END: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Looking:
     """How pictures are looked at.
 
     Attributes:
-        frames: of an animation, at most so many.
+        frames: of an animation or a video, at most so many; the highest of their scores counts.
         reduced: whether a large JPEG may be decoded at a fraction of its size.
         max_pixels: larger pictures are refused by their header.
         memory: bytes a process may use, None for no limit.
@@ -59,10 +71,10 @@ class Looking:
     """
 
     preprocess: Preprocess
-    frames: int = 1
+    frames: int = 5
     reduced: bool = True
-    max_pixels: int | None = None
-    memory: int | None = 4 << 30
+    max_pixels: int = MAX_PIXELS
+    memory: int | None = DECODING_MEMORY
     seconds: float = 60.0
     scores: tuple[Path, str] | None = None
 
@@ -346,8 +358,6 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
     inputs = np.ndarray((slots, *looking.shape), np.float32, shared.buf)
     store = ScoreStore.open(*looking.scores, read_only=True) if looking.scores else None
     if looking.memory is not None:
-        from efuda.images import limit_this_process
-
         limit_this_process(looking.memory)
     eye = _Eye(looking, store)
     pipe.send_bytes(pickle.dumps(None))
@@ -356,7 +366,7 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
             path, slot = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             os._exit(0)
-        pipe.send_bytes(pickle.dumps(eye.look(Path(path), inputs[slot]), pickle.HIGHEST_PROTOCOL))
+        pipe.send_bytes(pickle.dumps(eye.look(path, inputs[slot]), pickle.HIGHEST_PROTOCOL))
 
 
 class _Eye:
@@ -365,38 +375,54 @@ class _Eye:
     def __init__(self, looking: Looking, store: ScoreStore | None) -> None:
         self.looking, self.store = looking, store
 
-    def look(self, path: Path, into: NDArray[np.float32]) -> Any:
+    def look(self, path: str, into: NDArray[np.float32]) -> Any:
         """Fill `into` with the first frame: (size, further frames, hash of bytes, of pixels); or Known, or why not."""
-        from efuda.images import read_bytes
-
         try:
-            data = read_bytes(path)
-            content = _hash(data)
+            source, content = _fetched(path)
             if self.store is not None and (seen := self.store.by_content(content)):
                 return Known(seen, content, None)
-            return self._decode(path, data, content, into)
+            return self._decode(source, content, into)
         except ImageError as error:
             return error.reason
         except MemoryError:
             return "too large for the memory that decoding may use"
 
-    def _decode(self, path: Path, data: bytes, content: bytes, into: NDArray[np.float32]) -> Any:
-        from efuda.images import MAX_PIXELS, read_frames
-
+    def _decode(self, source: Path | bytes, content: bytes, into: NDArray[np.float32]) -> Any:
         looking = self.looking
         frames = read_frames(
-            data,
+            source,
             count=looking.frames,
-            max_pixels=looking.max_pixels or MAX_PIXELS,
+            max_pixels=looking.max_pixels,
             reduce_to=2 * looking.preprocess.size if looking.reduced else None,
         )
-        size = frames[0].size
+        size = full_size(frames[0])
         squares = [looking.preprocess.square(frame) for frame in frames]
         pixels = _hash(*(np.ascontiguousarray(square) for square in squares), repr(size).encode())
         if self.store is not None and (seen := self.store.by_pixels(pixels)):
             return Known(seen, content, pixels)
         into[...] = looking.preprocess.scale(squares[0])
         return size, [looking.preprocess.scale(square) for square in squares[1:]], content, pixels
+
+
+def _fetched(path: str) -> tuple[Path | bytes, bytes]:
+    """What to decode, and a hash of the file: of its bytes; of a video, which may be long, its size and ends."""
+    if is_remote(path):
+        try:
+            data = read_place(path)
+        except OSError as error:
+            raise ImageError(f"cannot be fetched ({error.strerror or error})", path) from error
+        return data, _hash(data)
+    here = Path(path)
+    if here.suffix.lower() not in VIDEOS or not here.is_file():
+        data = read_bytes(here)
+        return data, _hash(data)
+    try:
+        with here.open("rb") as file:
+            start, size = file.read(_END), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END))
+            return here, _hash(start, file.read(), repr(size).encode())
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})", path) from error
 
 
 def _hash(*parts: Any) -> bytes:

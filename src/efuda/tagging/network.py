@@ -28,11 +28,15 @@ class Network(Protocol):
 
     Attributes:
         shape: of its one input; a name or None stands for any number.
+        on_device: whether a GPU runs it.
         outputs: name → width, None where it is not a row of numbers a picture or the file does not say.
     """
 
     @property
     def shape(self) -> Sequence[int | str | None]: ...
+
+    @property
+    def on_device(self) -> bool: ...
 
     @property
     def outputs(self) -> dict[str, int | None]: ...
@@ -50,6 +54,10 @@ class _Onnx:
     def shape(self) -> Sequence[int | str | None]:
         shape: list[int | str | None] = self.session.get_inputs()[0].shape
         return shape
+
+    @property
+    def on_device(self) -> bool:
+        return bool(self.session.get_providers()[0] != "CPUExecutionProvider")
 
     @property
     def outputs(self) -> dict[str, int | None]:

@@ -14,20 +14,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+from PIL import Image
 
+from efuda.images import on_white
 from efuda.tagging.decoding import Decoded, Decoders, Known, Looking
 from efuda.tagging.scores import Looked, ScoreStore, Stamp, stamp_of
+from efuda.tagging.scoring import score
 from efuda.tagging.tagged import Failed, Tagged
 from efuda.tagging.tagger import Tagger
 from efuda.workers import cores
 
-__all__ = ["Pipeline", "tag", "tag_batches"]
+__all__ = ["Pipeline", "tag", "tag_batches", "tag_images"]
 
 _CHUNK: Final = 1024  # files that are looked up together
 _KEEP_EVERY: Final = 1.0  # seconds of scores that a kill may cost
@@ -39,7 +41,7 @@ def tag(
     tagger: Tagger,
     pictures: Iterable[Path],
     *,
-    batch: int = 8,
+    batch: int | None = None,
     workers: int | None = None,
     looking: Looking | None = None,
     scores: Path | None = None,
@@ -48,7 +50,7 @@ def tag(
 
     Args:
         pictures: files, and pages of archives such as `comic.cbz/003.png`; some are taken ahead.
-        batch: pictures the model sees at once.
+        batch: pictures the model sees at once; by default 4 on a CPU, where more gain nothing, 16 elsewhere.
         workers: decoding processes, one a core by default.
         looking: frames, limits and whether large JPEGs are decoded at a fraction; by default one frame and yes.
         scores: a folder where scores are kept and found again; None for neither.
@@ -64,7 +66,7 @@ def tag_batches(
     tagger: Tagger,
     pictures: Iterable[Path],
     *,
-    batch: int = 8,
+    batch: int | None = None,
     workers: int | None = None,
     looking: Looking | None = None,
     scores: Path | None = None,
@@ -72,6 +74,13 @@ def tag_batches(
     """As `tag`, by the handful, for those who can do something with many at once."""
     with Pipeline(tagger, batch=batch, workers=workers, looking=looking, scores=scores) as pipeline:
         yield from pipeline.run(pictures)
+
+
+def tag_images(tagger: Tagger, images: Iterable[Image.Image], *, batch: int | None = None) -> Iterator[Tagged]:
+    """Tag pictures that are open already, in order; their number, from 0, is the path of the result."""
+    opaque = lambda numbered: on_white(numbered[1])  # noqa: E731
+    for (number, picture), _, scores in score(tagger, enumerate(images), opaque, batch=batch or 4):
+        yield Tagged.of(Path(str(number)), picture.size, scores)
 
 
 @dataclass(slots=True)
@@ -93,17 +102,18 @@ class Pipeline:
         self,
         tagger: Tagger,
         *,
-        batch: int = 8,
+        batch: int | None = None,
         workers: int | None = None,
         lanes: int | None = None,
         looking: Looking | None = None,
         scores: Path | None = None,
     ) -> None:
-        self.tagger, self.batch, self.reused = tagger, tagger.batch or batch, 0
+        self.tagger, self.reused = tagger, 0
+        self.batch = tagger.batch or batch or (16 if tagger.on_device else 4)
         looking = looking or Looking(tagger.preprocess)
         key = f"{tagger.identity}\n{looking.key}" if scores else ""
         self._store = ScoreStore.open(scores, key) if scores else None
-        self.lanes = lanes or max(1, cores() // tagger.threads)
+        self.lanes = lanes or (1 if tagger.on_device else max(1, cores() // tagger.threads))
         count = workers or cores()
         ahead = (self.lanes + 1) * self.batch + 2 * count
         self._decoders = Decoders(
@@ -114,15 +124,16 @@ class Pipeline:
         self._unkept: deque[Looked] = deque()
         self._kept_at = time.monotonic()
 
-    def run(self, pictures: Iterable[Path]) -> Iterator[list[Tagged | Failed]]:
-        """Handfuls of results, in the order of the files."""
+    def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+        """Handfuls of results, in the order of the files; a None among these: those before it must not wait."""
         flying: deque[Future[list[Tagged | Failed]]] = deque()
         try:
             for batch in self._batches(pictures):
-                flying.append(self._threads.submit(self._infer, batch))
-                while flying and (len(flying) > self.lanes or flying[0].done()):
+                if batch is not None:
+                    flying.append(self._threads.submit(self._infer, batch))
+                while flying and (len(flying) > self.lanes or batch is None or flying[0].done()):
                     yield flying.popleft().result()
-                self._keep()
+                self._keep(always=batch is None)
             while flying:
                 yield flying.popleft().result()
             self._keep(always=True)
@@ -145,22 +156,33 @@ class Pipeline:
             finally:
                 self._store.close()
 
-    def _batches(self, pictures: Iterable[Path]) -> Iterator[_Batch]:
+    def _batches(self, pictures: Iterable[Path | None]) -> Iterator[_Batch | None]:
         """What is known at once comes in large handfuls, what must be inferred in the model's batches."""
         batch = _Batch([])
-        for path, stamp, begun in self._begun(pictures):
-            batch.add(path, stamp, begun.result() if isinstance(begun, Future) else begun)
-            if batch.frames >= self.batch or len(batch.begun) >= _CHUNK:
+        for one in self._begun(pictures):
+            if one is not None:
+                path, stamp, begun = one
+                batch.add(path, stamp, begun.result() if isinstance(begun, Future) else begun)
+            if batch.frames >= self.batch or len(batch.begun) >= _CHUNK or (one is None and batch.begun):
                 yield batch
                 batch = _Batch([])
+            if one is None:
+                yield None
         if batch.begun:
             yield batch
 
-    def _begun(self, pictures: Iterable[Path]) -> Iterator[_Begun]:
+    def _begun(self, pictures: Iterable[Path | None]) -> Iterator[_Begun | None]:
         """Files in their order, the decoders some ahead of what is asked for."""
         waiting: deque[_Begun] = deque()
         unknown = 0
-        for path, stamp, known in self._looked_up(pictures):
+        for one in self._looked_up(pictures):
+            if one is None:
+                yield from waiting
+                waiting.clear()
+                unknown = 0
+                yield None
+                continue
+            path, stamp, known = one
             unknown += known is None
             waiting.append((path, stamp, known or self._decoders.submit(path)))
             while waiting and (unknown > self._ahead or isinstance(waiting[0][2], Tagged)):
@@ -168,18 +190,26 @@ class Pipeline:
                 yield waiting.popleft()
         yield from waiting
 
-    def _looked_up(self, pictures: Iterable[Path]) -> Iterator[tuple[Path, Stamp | None, Tagged | None]]:
+    def _looked_up(self, pictures: Iterable[Path | None]) -> Iterator[tuple[Path, Stamp | None, Tagged | None] | None]:
+        paths: list[Path] = []
+        size = 1  # small handfuls at first: the first result should not wait
+        for path in pictures:
+            if path is not None:
+                paths.append(path)
+            if path is None or len(paths) >= size:
+                yield from self._found(paths)
+                paths, size = [], min(4 * size, _CHUNK) if self._store is not None else 1
+            if path is None:
+                yield None
+        yield from self._found(paths)
+
+    def _found(self, paths: list[Path]) -> Iterable[tuple[Path, Stamp | None, Tagged | None]]:
         if self._store is None:
-            for path in pictures:
-                yield path, None, None
-            return
-        todo, size = iter(pictures), 1  # small handfuls at first: the first result should not wait
-        while paths := list(islice(todo, size)):
-            stamps = [stamp_of(path) for path in paths]
-            found = self._store.find(paths, stamps)
-            self.reused += sum(tagged is not None for tagged in found)
-            yield from zip(paths, stamps, found, strict=True)
-            size = min(4 * size, _CHUNK)
+            return [(path, None, None) for path in paths]
+        stamps = [stamp_of(path) for path in paths]
+        found = self._store.find(paths, stamps)
+        self.reused += sum(tagged is not None for tagged in found)
+        return zip(paths, stamps, found, strict=True)
 
     def _infer(self, batch: _Batch) -> list[Tagged | Failed]:
         """In a thread: score what was decoded, and give its memory back."""

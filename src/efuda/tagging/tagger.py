@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from efuda.artifacts import OTHER_HEAD, Model, has_marker
 from efuda.errors import ArtifactError, MismatchError
 from efuda.files import sha256
+from efuda.images import find_pictures
 from efuda.preprocess import Preprocess
 from efuda.progress import Progress
 from efuda.tagging.hub import locate, name_of
@@ -29,6 +33,9 @@ from efuda.tagging.network import Network, external_data, open_onnx
 from efuda.tagging.weights import open_weights
 from efuda.vocabulary import Category, Vocabulary
 from efuda.workers import cores
+
+if TYPE_CHECKING:
+    from efuda.tagging.tagged import Failed, Tagged
 
 __all__ = ["Tagger"]
 
@@ -61,9 +68,13 @@ class _LogitsBehind:
         return embedding[:, self.start :]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Tagger:
     """A model that is ready to run.
+
+        tagger = Tagger("model")
+        for result in tagger.tag("pictures"):
+            print(result.path, result.present(tagger))
 
     Attributes:
         vocabulary: its tags, in the order of `scores`' columns.
@@ -87,6 +98,18 @@ class Tagger:
     _logits: bool = False
     weights: Path | None = None
     threads: int = 1
+
+    def __init__(self, model: Path | str, *, threads: int | None = None, progress: Progress | None = None) -> None:
+        """Open a model; see `open`."""
+        self.__dict__.update(type(self).open(model, threads=threads, progress=progress).__dict__)
+
+    @classmethod
+    def of(cls, *values: Any, **named: Any) -> Self:
+        """Of its parts, in their order, as `open` finds them."""
+        tagger = cls.__new__(cls)
+        given = dict(zip((one.name for one in fields(cls)), values, strict=False)) | named
+        tagger.__dict__.update({one.name: given.get(one.name, one.default) for one in fields(cls)})
+        return tagger
 
     @classmethod
     def open(cls, root: Path | str, *, threads: int | None = None, progress: Progress | None = None) -> Self:
@@ -130,7 +153,7 @@ class Tagger:
         thresholds = np.array(values, dtype=np.float32)
         calibrated = fitted is not None
         tags, how = model.vocabulary, model.preprocess
-        return cls(
+        return cls.of(
             root,
             tags,
             how,
@@ -151,7 +174,7 @@ class Tagger:
         matching = [name for part in layout.outputs for name in network.outputs if part in name.lower()]
         output = (matching or list(network.outputs))[0]
         _check_width(layout.tag_list, network.outputs[output], len(layout.vocabulary))
-        return cls(
+        return cls.of(
             layout.weights.parent,
             layout.vocabulary,
             preprocess,
@@ -166,6 +189,11 @@ class Tagger:
             weights=layout.weights,
             threads=threads or cores(),
         )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a GPU runs it, rather than the processor's cores."""
+        return self._network is not None and bool(self._network.on_device)
 
     @property
     def name(self) -> str:
@@ -202,6 +230,39 @@ class Tagger:
         found = [self.scores(padded[row : row + size]) for row in range(0, len(padded), size)]
         return np.concatenate(found)[: len(batch)]
 
+    def tag(
+        self,
+        pictures: Path | str | Iterable[Path | str] | Iterable[Image.Image],
+        *,
+        batch: int | None = None,
+        workers: int | None = None,
+        scores: Path | None = None,
+    ) -> Iterator[Tagged | Failed]:
+        """Tag pictures, in order.
+
+        Args:
+            pictures: a folder, an archive or a file; or several of these; or pictures that are open already, whose
+                results have their number as path.
+            batch, workers, scores: as for `tagging.tag`.
+
+        Yields:
+            Tagged (`rows` uint32 [kept], `scores` float32 [kept], `present(tagger)`), or Failed with its reason.
+
+        Raises:
+            InputError: a path does not exist.
+        """
+        from efuda.tagging.pipeline import tag, tag_images
+
+        if isinstance(pictures, str | Path):
+            pictures = [pictures]
+        todo = iter(pictures)
+        first = next(todo, None)
+        if isinstance(first, Image.Image):
+            yield from tag_images(self, chain([first], todo), batch=batch)  # type: ignore[arg-type]
+        elif first is not None:
+            found = find_pictures(map(Path, chain([first], todo)), videos=True)  # type: ignore[arg-type]
+            yield from tag(self, found, batch=batch, workers=workers, scores=scores)
+
     def present(self, scores: NDArray[np.float32]) -> list[tuple[str, float]]:
         """One picture's scores [tags] → (tag, score) at or above its threshold, best first; ratings are left out."""
         rows = np.flatnonzero(scores >= self.thresholds)
@@ -213,7 +274,7 @@ class Tagger:
         """The same tagger with one threshold for every tag."""
         values = {**self.__dict__, "thresholds": np.full(len(self.vocabulary), threshold, dtype=np.float32)}
         values.pop("identity", None)
-        return type(self)(**values)
+        return self.of(**values)
 
 
 def _read_other_head(root: Path) -> _LinearHead | _LogitsBehind | None:

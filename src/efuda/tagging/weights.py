@@ -35,6 +35,10 @@ class _Torch:
     device: str
 
     @property
+    def on_device(self) -> bool:
+        return self.device != "cpu"
+
+    @property
     def shape(self) -> Sequence[int | str | None]:
         return ["batch", 3, self.side or "height", self.side or "width"]
 

@@ -1,0 +1,90 @@
+"""How a command has pictures scored: on this machine, by stored scores, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from efuda.errors import UsageError
+
+if TYPE_CHECKING:
+    from efuda.tagging import Failed, Looking, Tagged, Tagger
+
+__all__ = ["Scored", "Scoring", "scored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What the flags say.
+
+    Attributes:
+        scores: the folder of kept scores, None for none.
+        ray: a cluster's address, None for this machine.
+    """
+
+    frames: int
+    full_decode: bool
+    scores: Path | None
+    batch: int | None
+    workers: int | None
+    ray: str | None
+
+
+class Scored(Protocol):
+    """Call it with pictures; `reused` is how many had kept scores."""
+
+    @property
+    def reused(self) -> int: ...
+
+    def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]: ...
+
+
+@contextmanager
+def scored(tagger: Tagger, model: str, how: Scoring) -> Iterator[Scored]:
+    """What scores pictures, for as long as the statement lasts."""
+    from efuda.tagging import Looking, Pipeline
+
+    looking = Looking(tagger.preprocess, frames=how.frames, reduced=not how.full_decode)
+    if how.ray is not None:
+        with _on_a_cluster(tagger, model, how, looking) as cluster:
+            yield cluster
+        return
+    with Pipeline(tagger, batch=how.batch, workers=how.workers, looking=looking, scores=how.scores) as pipeline:
+        yield _Here(pipeline)
+
+
+class _Here:
+    def __init__(self, pipeline: object) -> None:
+        from efuda.tagging import Pipeline
+
+        self._pipeline = cast(Pipeline, pipeline)
+
+    @property
+    def reused(self) -> int:
+        return self._pipeline.reused
+
+    def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+        return self._pipeline.run(pictures)
+
+
+@contextmanager
+def _on_a_cluster(tagger: Tagger, model: str, how: Scoring, looking: Looking) -> Iterator[Scored]:
+    from efuda.cluster import RayWorkers
+    from efuda.tagging import tag_spread
+
+    if how.workers is not None:
+        raise UsageError("--workers goes with this machine; a cluster has what its nodes have.")
+    place = str(Path(model).resolve()) if Path(model).exists() else model
+
+    class Far:
+        reused = 0
+
+        def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+            here = (path for path in pictures if path is not None)
+            return tag_spread(workers, place, here, looking=looking, identity=tagger.identity, batch=how.batch or 4)
+
+    with RayWorkers(how.ray) as workers:
+        yield Far()
