@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 from conftest import TINY
 
+from efuda.artifacts import Model
+
 QUIET = {
     **os.environ,
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -303,6 +305,74 @@ result = [made.digest == alone.digest, [str(name) for name in same], len(list(fo
 """
     settings = repr([*TINY, "images.pack=32"])
     assert drive(cluster, tmp_path, body, SETTINGS=settings, DUMP=str(dump)) == [True, [], 2]
+
+
+def test_pictures_are_tagged_alike_on_a_cluster_with_a_worker_killed(
+    cluster: Cluster, tmp_path: Path, dump: Path, model: Model
+) -> None:
+    """A folder, and the same pictures behind a URL; the first job kills its own process, once."""
+    body = """
+import zipfile
+from efuda import tagging
+from efuda.images import find_pictures
+from efuda.places import RemotePath
+from efuda.tagging import Failed, Looking, Tagger, tag, tag_spread
+
+class Deadly:
+    local = False
+
+    def map(self, function, jobs):
+        def deadly(job):
+            if not (folder / "died").exists():
+                (folder / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(job)
+        return workers.map(deadly, jobs)
+
+tagging.spread.FILES_A_JOB = 16
+tagger = Tagger("MODEL", threads=1)
+(folder / "broken.png").write_bytes(b"nothing")
+pictures = [*find_pictures([Path("DUMP/512px")])][:60] + [folder / "broken.png"]
+with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+    for number, path in enumerate(pictures):
+        archive.write(path, f"{number:03d}{path.suffix}")
+far = [RemotePath(f"zip://{number:03d}{path.suffix}::{folder}/all.zip") for number, path in enumerate(pictures)]
+looking = Looking(tagger.preprocess)
+
+def said(results):
+    return [one.reason if isinstance(one, Failed) else one.present(tagger) for one in results]
+
+def spread(paths):
+    found = tag_spread(Deadly(), "MODEL", paths, looking=looking, identity=tagger.identity)
+    return [one for results in found for one in results]
+
+here = list(tag(tagger, pictures))
+there, remote = spread(pictures), spread(far)
+result = [len(here), said(here) == said(there) == said(remote), said(here)[-1], (folder / "died").exists()]
+result += [[one.path for one in there] == pictures, str(remote[0].path) == str(far[0])]
+try:
+    list(tag_spread(workers, "MODEL", pictures, looking=looking, identity="other@123"))
+except EfudaError as error:
+    result.append(str(error).split(" on a worker")[0].partition(" is ")[2] == tagger.identity)
+"""
+    assert drive(cluster, tmp_path, body, MODEL=str(model.root), DUMP=str(dump)) == [
+        *(61, True, "not a picture", True),
+        *(True, True, True),
+    ]
+
+
+def test_efuda_tag_on_a_cluster(cluster: Cluster, tmp_path: Path, dump: Path, model: Model) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for path in sorted((dump / "512px").rglob("*.jpg"))[:5]:
+        shutil.copy(path, pictures)
+    command = [sys.executable, "-m", "efuda", "tag", str(pictures), "-m", str(model.root), "--json", "--no-scores"]
+    done = subprocess.run([*command, "--ray", cluster.address], env=QUIET, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tagged"] == 5
+    captions = {path.name: path.read_text() for path in pictures.glob("*.txt")}
+    subprocess.run([*command, "--replace"], env=QUIET, check=True, capture_output=True, timeout=120)
+    assert captions == {path.name: path.read_text() for path in pictures.glob("*.txt")}
 
 
 def test_no_cluster_and_the_command_line(cluster: Cluster, tmp_path: Path, dump: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from efuda.workers import Workers
 
 __all__ = ["FILES_A_JOB", "tag_spread"]
 
-FILES_A_JOB = 64
+FILES_A_JOB: Final = 64
 _Sent = tuple[tuple[int, int], bytes, bytes] | str
 
 
