@@ -131,3 +131,20 @@ def test_endless_animations_and_films_end() -> None:
     began = time.perf_counter()
     assert len(read_frames(long, count=4)) == 4
     assert time.perf_counter() - began < 30
+
+
+def test_a_gif_whose_frames_are_larger_than_it_says() -> None:
+    """Twice: the first frame or a later one is of 65,535×65,535, to be wiped before the next."""
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=2, optimize=False)
+    places = [place for place in range(len(data) - 10) if data[place : place + 5] == b"\x2c\0\0\0\0"]
+    assert len(places) == 3
+    for place, wanted in ((places[0], 0), (places[2], 1)):
+        grown = data[: place + 5] + b"\xff" * 4 + data[place + 9 :]
+        began = time.perf_counter()
+        try:
+            assert 0 < len(read_frames(grown, count=3)) <= 2
+            assert wanted
+        except ImageError as error:
+            assert error.reason.startswith("too large")
+        assert time.perf_counter() - began < 5

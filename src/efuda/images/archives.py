@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -74,8 +75,9 @@ def read_member(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes | None:
         raise ImageError("packed in a way that is not read", str(path)) from error
     except _BROKEN as error:
         raise ImageError("damaged in its archive", str(path)) from error
-    except OSError as error:
-        raise ImageError(_of_disk(error), str(path)) from error
+    except OSError as error:  # EINVAL: it names a place before its beginning
+        reason = "damaged in its archive" if error.errno == errno.EINVAL else _of_disk(error)
+        raise ImageError(reason, str(path)) from error
     if len(head) + len(rest) > max_bytes:
         raise ImageError(_too_much(max_bytes), str(path))
     return head + rest
@@ -96,7 +98,7 @@ def members(archive: Path, suffixes: frozenset[str], skipped: Callable[[Path, st
     except (NotImplementedError, RuntimeError):
         return skipped(archive, "packed in a way that is not read")
     except OSError as error:
-        return skipped(archive, _of_disk(error))
+        return skipped(archive, "damaged archive" if error.errno == errno.EINVAL else _of_disk(error))
     for name in sorted(names, key=_natural):
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - no path before it is judged
         path = Path(f"{archive}/{name}")

@@ -7,8 +7,9 @@ from typing import Final
 
 from PIL import Image
 
+from efuda.errors import ImageError
 from efuda.images.archives import read_member
-from efuda.images.opening import MAX_PIXELS, finished, opened
+from efuda.images.opening import MAX_PIXELS, check_size, finished, opened
 from efuda.images.reasons import HEAD, VIDEO_KINDS, kind_of, named, one_reason
 from efuda.images.video import video_frames
 
@@ -48,16 +49,33 @@ def read_frames(
         if total == 1:
             return [finished(picture, reduce_to)]
         within = max(1, min(total, MAX_WORK // (picture.width * picture.height)))
-        frames: list[Image.Image] = []
-        try:
-            for number in spread(within, max(1, min(count, _MAX_KEPT // (picture.width * picture.height)))):
-                picture.seek(number)
+        most = max(1, min(count, _MAX_KEPT // (picture.width * picture.height)))
+        return _some(picture, spread(within, most), max_pixels, reduce_to)
+
+
+def _some(picture: Image.Image, wanted: list[int], max_pixels: int, reduce_to: int | None) -> list[Image.Image]:
+    """These frames of an open animation, or those before it breaks off or becomes too much.
+
+    A GIF may grow as it goes on: a frame beyond its edges makes it larger, so every step is looked at.
+    """
+    frames: list[Image.Image] = []
+    work = 0
+    try:
+        for number in range(wanted[-1] + 1):
+            picture.seek(number)
+            check_size(picture.size, max_pixels)
+            work += picture.width * picture.height
+            if frames and work > MAX_WORK:
+                break
+            if number in wanted:
                 frame = finished(picture, reduce_to)
                 frames.append(frame.copy() if frame.im is picture.im else frame)
-        except Exception:
-            if not frames:
-                raise
-        return frames
+            elif work > MAX_WORK:
+                raise ImageError("an animation that takes too long to decode")
+    except Exception:
+        if not frames:
+            raise
+    return frames
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -36,7 +36,9 @@ MAX_PIXELS: Final = 21_000 * 21_000
 MAX_SIDE: Final = 40_000
 _ORIENTATION: Final = 0x0112
 _FULL: Final = "efuda_full_size"
-Image.MAX_IMAGE_PIXELS = None  # ours, above, is checked before a pixel is decoded
+# Ours, above, is checked before a pixel is decoded. Pillow's own, which refuses twice this number, sees what grows
+# while it is opened: a frame of a GIF may be larger than the picture.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 def read_rgb(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, reduce_to: int | None = None) -> Image.Image:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from efuda.errors import ImageError
 from efuda.images.limits import is_limited
@@ -97,6 +98,11 @@ def reason_of(error: Exception, source: Path | bytes) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     told = str(error).lower()
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = re.search(r"[0-9]+", told)
+        return f"too large ({int(pixels[0]) / 1e6:,.0f} MP)" if pixels else "too large"
+    if "security limit" in told:  # libheif's own
+        return "too large"
     if isinstance(error, MemoryError) or "memory" in told:
         return "too large for the memory limit" if is_limited() else "too large for this machine's memory"
     if isinstance(error, OSError) and error.errno is not None:  # the disk's word, not a decoder's
