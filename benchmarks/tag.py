@@ -5,7 +5,7 @@
 Pictures of 0.3–4 megapixels (a third each of JPEG, PNG and WebP) are made from illustrations drawn on the spot; the
 networks, EfficientNet-Lite0 at 224 and ResNet50 at 448 pixels with 8,266 tags, have weights that nobody trained, in the
 layout of the WD taggers. The limit is cores ÷ (processor seconds to decode and resize + those of the model alone) a
-picture, both measured in the same run in one thread. `--large` is how many pictures the large network sees.
+picture, both measured in the same run, a thread a core. `--large` is how many pictures the large network sees.
 """
 
 from __future__ import annotations
@@ -115,29 +115,38 @@ def make_model(root: Path, network: str, side: int) -> None:
 
 
 def cpu_seconds(call: Callable[[], object], count: int) -> float:
-    """Processor seconds for one of `count`, in this thread; the least of three."""
+    """Processor seconds for one of `count`, in this thread; the median of three."""
     seen = []
     for _ in range(3):
         began = time.thread_time()
         call()
         seen.append((time.thread_time() - began) / count)
-    return min(seen)
+    return statistics.median(seen)
 
 
-def limits(model: Path, paths: list[Path], *, reduced: bool, infer: int) -> tuple[float, float]:
-    """Processor seconds a picture of decoding and resizing, and of the model."""
-    tagger = Tagger.open(model, threads=1)
-    preprocess = tagger.preprocess
-    reduce_to = 2 * preprocess.size if reduced else None
+def limits(name: str, work: Path, folder: Path, *, reduced: bool) -> tuple[float, float]:
+    """Processor seconds a picture of decoding and resizing, and of the model, measured on all cores at once: a core
+    that has the machine to itself is faster than one whose neighbours work, too."""
+    command = [sys.executable, __file__, "--limit", name, "--work", str(work), "--folder", str(folder)]
+    command += ["--reduced"] if reduced else []
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(os.cpu_count() or 1)]
+    seen = [tuple(map(float, process.communicate()[0].split())) for process in running]
+    decode, infer = (statistics.mean(column) for column in zip(*seen, strict=True))
+    return decode, infer
 
-    def decode() -> None:
-        for path in paths:
-            preprocess.array(read_frames(path.read_bytes(), reduce_to=reduce_to)[0])
 
-    batch = np.stack([preprocess.array(Image.new("RGB", (64, 64), "red"))] * 8)
+def limit_process(name: str, work: Path, folder: Path, reduced: bool) -> None:
+    """What each of those processes does, once before it counts."""
+    tagger = Tagger.open(work / name, threads=1)
+    preprocess, paths = tagger.preprocess, list(find_pictures([folder]))
+    reduce_to = 4 * preprocess.size if reduced else None
+    batch = np.stack([preprocess.array(Image.new("RGB", (64, 64), "red"))] * 4)
     tagger.scores(batch)
-    model_seconds = cpu_seconds(lambda: [tagger.scores(batch) for _ in range(infer // 8)], infer // 8 * 8)
-    return cpu_seconds(decode, len(paths)), model_seconds
+    decode = cpu_seconds(
+        lambda: [preprocess.array(read_frames(path.read_bytes(), reduce_to=reduce_to)[0]) for path in paths], len(paths)
+    )
+    rounds = 24 if name == "lite0" else 5
+    print(decode, cpu_seconds(lambda: [tagger.scores(batch) for _ in range(rounds)], 4 * rounds))
 
 
 def command_rate(model: Path, folder: Path, count: int, *flags: str) -> float:
@@ -180,10 +189,14 @@ def measure(name: str, model: Path, folder: Path, paths: list[Path], peers: Path
     """One network: the limit, the command, the peers; and whether they agree."""
     cores = os.cpu_count() or 1
     side, count = NETWORKS[name][1], len(paths)
-    some = paths[:: max(1, count // 120)]
+    some = model.parent / f"some-{name}"
+    some.mkdir(exist_ok=True)
+    for path in paths[:: max(1, count // 90)]:
+        if not (link := some / path.name).exists():
+            link.symlink_to(path.resolve())
     rates, ratios, plain, theirs = [], [], [], []
     for _ in range(rounds):
-        decode, infer = limits(model, some, reduced=True, infer=64 if name == "lite0" else 16)
+        decode, infer = limits(name, model.parent, some, reduced=True)
         limit = cores / (decode + infer)
         rates.append(command_rate(model, folder, count, "--no-scores"))
         ratios.append(rates[-1] / limit)
@@ -224,7 +237,7 @@ def agree(model: Path, paths: list[Path], work: Path, peers: bool) -> None:
     tagger = Tagger.open(model)
     full = np.stack([tagger.preprocess.array(read_frames(path)[0]) for path in paths])
     less = np.stack(
-        [tagger.preprocess.array(read_frames(path, reduce_to=2 * tagger.preprocess.size)[0]) for path in paths]
+        [tagger.preprocess.array(read_frames(path, reduce_to=4 * tagger.preprocess.size)[0]) for path in paths]
     )
     ours = tagger.scores(full)
     for name in ("plain", *(["theirs"] if peers else [])):
@@ -254,7 +267,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "efuda-bench-tag")
     parser.add_argument("--peers", type=Path, default=Path(".venv-peers/bin/python"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--reduced", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.limit:
+        limit_process(options.limit, options.work, options.folder, options.reduced)
+        return
     folder, few = options.work / "pictures", options.work / "few"
     make_pictures(folder, options.pictures)
     make_pictures(few, options.large)

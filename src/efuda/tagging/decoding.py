@@ -359,6 +359,7 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
     store = ScoreStore.open(*looking.scores, read_only=True) if looking.scores else None
     if looking.memory is not None:
         limit_this_process(looking.memory)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg tell the terminal what they think of a file
     eye = _Eye(looking, store)
     pipe.send_bytes(pickle.dumps(None))
     while True:
@@ -393,7 +394,7 @@ class _Eye:
             source,
             count=looking.frames,
             max_pixels=looking.max_pixels,
-            reduce_to=2 * looking.preprocess.size if looking.reduced else None,
+            reduce_to=4 * looking.preprocess.size if looking.reduced else None,
         )
         size = full_size(frames[0])
         squares = [looking.preprocess.square(frame) for frame in frames]

@@ -60,7 +60,8 @@ def json_lines(model: str) -> Format:
 
     def line(chosen: Chosen) -> str:
         tags = ", ".join([f"{names[name]}: {scores[score]}" for name, score, _ in chosen.tags])
-        ratings = ", ".join([f"{names[name]}: {scores[score]}" for name, score in chosen.ratings.items()])
+        rated = chosen.ratings.items()
+        ratings = ", ".join([f"{names[name]}: {scores[score]}" for name, score in rated]) if rated else ""
         path, (width, height) = _json(str(chosen.path)), chosen.size
         size = f'"width": {width}, "height": {height}'
         return f'{{"path": {path}, {size}, "tags": {{{tags}}}, "rating": {{{ratings}}}, "model": {model}}}\n'
