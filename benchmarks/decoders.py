@@ -1,12 +1,13 @@
 """What becomes of awkward, damaged and malicious files: each must be a picture or a named reason, whatever it does.
 
-    python benchmarks/decoders.py [--folder DIR] [--mutations 2000] [--drawn 2000] [--seconds 20] [--large]
+    python benchmarks/decoders.py [--folder DIR] [--mutations 2000] [--drawn 2000] [--seconds 20] [--pipeline | --large]
 
 Reads every file of a folder and mutations of them, and mutations of files drawn here in every format (videos and
 archives included), as a tagging worker does: in a process with a memory limit, which is ended when a file takes too
-long. Prints what became of them, the slowest, and whatever crashed or hung, which must be nothing. `--large` decodes
-pictures of 441 MP instead and prints what they need. Ends with an error where something crashed, hung or raised
-anything but ImageError.
+long. Prints what became of them, the slowest, and whatever crashed or hung, which must be nothing. `--pipeline` writes
+them to files and tags these as `efuda tag` does, with a network that does next to nothing, and also wants an answer
+for every one of them. `--large` decodes pictures of 441 MP instead and prints what they need. Ends with an error where
+something crashed, hung or raised anything but ImageError.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import io
 import multiprocessing
 import random
 import sys
+import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -27,12 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from efuda.errors import ImageError
 from efuda.images import DECODING_MEMORY, find_pictures, limit_this_process, read_bytes, read_frames
+from efuda.tagging import Failed, Looking, Tagger, tag
+from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 
 FRAMES = 3
+BAD = {"the decoder crashed": "crash", "decoding took": "hang"}  # what `Decoders` says of these
 Answer = tuple[str, str, float, float]  # outcome, reason, seconds, most memory of the process so far in MB
 
 
@@ -52,11 +59,13 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=2000, help="mutations of files drawn here")
     parser.add_argument("--seconds", type=float, default=20.0, help="what a file may take")
     parser.add_argument("--memory", type=int, default=DECODING_MEMORY, help="what a worker may have, in bytes")
+    parser.add_argument("--pipeline", action="store_true", help="all the way, as efuda tag does")
     parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
     if options.large:
         measure_large(options.memory)
         return
+    attack = attack_pipeline if options.pipeline else attack_decoders
     bad = 0
     if options.folder:
         files = [Job(str(path), path.read_bytes(), 0) for path in sorted(options.folder.rglob("*")) if path.is_file()]
@@ -72,7 +81,7 @@ def main() -> None:
     sys.exit(bad > 0)
 
 
-def attack(title: str, jobs: list[Job], options: argparse.Namespace, *, show: bool = False) -> int:
+def attack_decoders(title: str, jobs: list[Job], options: argparse.Namespace, *, show: bool = False) -> int:
     """How many did not end well."""
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -95,6 +104,70 @@ def attack(title: str, jobs: list[Job], options: argparse.Namespace, *, show: bo
             print(f"  {count:6,} {reason}")
     print("  slowest:", ", ".join(f"{Path(name).name} {took:.2f} s" for took, name in sorted(slowest)[-3:]))
     return sum(count for outcome, count in outcomes.items() if outcome not in ("picture", "reason"))
+
+
+def attack_pipeline(title: str, jobs: list[Job], options: argparse.Namespace, *, show: bool = False) -> int:
+    """How many crashed or hung their process, or were not answered for."""
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tagger = Tagger.open(tiny_model(folder / "model"), threads=1)
+        files: dict[Path, Job] = {}
+        for number, job in enumerate(jobs):
+            path = folder / "in" / f"{number:06}{Path(job.name).suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(mutated(job.data, job.seed))
+            files[path] = job
+        left_out: list[str] = []
+        paths: list[Path] = []
+        for path in files:
+            found = list(find_pictures([path], skipped=lambda _, reason: left_out.append(reason)))
+            paths += found  # the pages of an archive; else the file, whatever its name
+        looking = Looking(tagger.preprocess, frames=FRAMES, memory=options.memory, seconds=options.seconds)
+        began = time.perf_counter()
+        answered: list[Path] = []
+        for result in tag(tagger, paths, looking=looking, scores=folder / "scores"):
+            answered.append(result.path)
+            job = files.get(result.path) or files[result.path.parent]
+            reason = result.reason if isinstance(result, Failed) else ""
+            outcome = next(
+                (kind for word, kind in BAD.items() if reason.startswith(word)), "reason" if reason else "tagged"
+            )
+            outcomes[outcome] += 1
+            reasons[reason] += outcome == "reason"
+            if outcome in BAD.values():
+                print(f"  {outcome.upper()}: {job.name} seed {job.seed}: {reason}")
+            elif show:
+                print(f"  {Path(job.name).name[:60]:60} {reason}")
+        seconds = time.perf_counter() - began
+    lost = len(paths) - len(answered) if answered == paths[: len(answered)] else len(paths)
+    told = f"{dict(outcomes)}, {len(left_out)} left out of archives, {lost} unanswered"
+    print(f"{title}: {told}, {seconds:.1f} s, memory of this process {most_memory():,.0f} MB")
+    for reason, count in (reasons + Counter(left_out)).most_common(20):
+        print(f"  {count:6,} {reason}")
+    return lost + sum(outcomes[kind] for kind in BAD.values())
+
+
+def tiny_model(root: Path) -> Path:
+    """A directory of the WD family whose scores are the mean colours."""
+    root.mkdir()
+    tags = Vocabulary([*(Tag(name, Category.RATING) for name in RATINGS), Tag("blue"), Tag("green"), Tag("red")])
+    tags.write_csv(root / "selected_tags.csv")
+    weights = np.zeros((3, len(tags)), np.float32)
+    weights[0, 4] = weights[1, 5] = weights[2, 6] = 1 / 255
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["input"], ["means"], axes=[1, 2], keepdims=0),
+            helper.make_node("MatMul", ["means", "weights"], ["output"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 448, 448, 3])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", len(tags)])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), root / "model.onnx")
+    return root
 
 
 def mutated(data: bytes, seed: int) -> bytes:
