@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +52,27 @@ def test_padding_comes_before_resizing() -> None:
     square = Preprocess(size=16, interpolation="nearest").square(picture(32, 16))
     assert (square[:4] == 255).all() and (square[12:] == 255).all()
     assert (square[4:12] == COLOUR).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 1), (16, 15), (70, 101), (101, 70), (300, 75), (75, 300), (900, 901)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos", "nearest"])
+def test_the_square_that_is_never_made_gives_the_same_pixels(shape: tuple[int, int], interpolation: Any) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), dtype=np.uint8))
+    side = max(shape)
+    whole = Image.new("RGB", (side, side), "white")
+    whole.paste(noise, ((side - shape[0]) // 2, (side - shape[1]) // 2))
+    expected = np.asarray(whole.resize((48, 48), Image.Resampling[interpolation.upper()]), dtype=np.int16)
+    found = Preprocess(size=48, interpolation=interpolation).square(noise).astype(np.int16)
+    assert np.abs(found - expected).max() <= (75 in shape)  # of narrow strips alone a pixel may be off by one
+
+
+def test_a_strip_as_long_as_strips_may_be_is_padded_in_no_time() -> None:
+    """Its square would have 4.8 GB."""
+    for width, height in ((200, 40_000), (40_000, 200)):
+        began = time.perf_counter()
+        square = Preprocess(size=448).square(picture(width, height))
+        assert time.perf_counter() - began < 5
+        assert 448 <= (square != 255).any(axis=-1).sum() < 8 * 448
 
 
 def test_squash_stretches_instead() -> None:

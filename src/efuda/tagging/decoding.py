@@ -19,6 +19,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -361,6 +362,7 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
         limit_this_process(looking.memory)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg tell the terminal what they think of a file
     eye = _Eye(looking, store)
+    _only_python_may_speak()
     pipe.send_bytes(pickle.dumps(None))
     while True:
         try:
@@ -368,6 +370,14 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
         except (EOFError, OSError):
             os._exit(0)
         pipe.send_bytes(pickle.dumps(eye.look(path, inputs[slot]), pickle.HIGHEST_PROTOCOL))
+
+
+def _only_python_may_speak() -> None:
+    """What libtiff and others write of damaged files would end up between the lines of whoever started the command."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 class _Eye:
