@@ -24,6 +24,8 @@ from efuda.metrics import METHODS, Calibration, ScoreHistogram, fit_calibration,
 from efuda.metrics.calibration import KNOTS, logit, sigmoid
 from efuda.metrics.fitting import _isotonic, _leaned, _line, _Sums
 from efuda.recipes import CalibrateRecipe, load_recipe
+from efuda.tagging import Tagger
+from efuda.tagging.policies import policy_thresholds
 from efuda.vocabulary import Category, Tag, Vocabulary
 
 Fit = Callable[..., list[float]]
@@ -247,9 +249,17 @@ def test_calibration_is_stored_beside_the_thresholds(model: Model, copy: Model, 
     assert again.calibration() is None and not (again.root / "calibration.npz").exists()
 
 
+@pytest.mark.parametrize("policy", ["micro-f1", "p=r", "precision>=0.95"])
+def test_other_policies_are_there_for_tagging(policy: str, model: Model, copy: Model, dataset: Dataset) -> None:
+    fitted = calibrate(copy, dataset, policy=policy).thresholds()
+    assert fitted is not None
+    stored = policy_thresholds(Tagger.open(model.root), policy)
+    assert stored.tolist() == pytest.approx([row.threshold for row in fitted], rel=1e-5)
+
+
 def test_same_calibration_same_bytes(model: Model, copy: Model, dataset: Dataset) -> None:
     calibrate(copy, dataset, workers=2)
-    for name in ("calibration.npz", "calibration.json", "tag_thresholds.csv"):
+    for name in ("calibration.npz", "calibration.json", "tag_thresholds.csv", "tag_policies.csv"):
         assert (copy.root / name).read_bytes() == (model.root / name).read_bytes()
 
 

@@ -19,12 +19,17 @@ from efuda.metrics import METHODS, Counts, FittedCalibration, ScoreHistogram, fi
 from efuda.progress import Progress, silent
 from efuda.recipes import CalibrateRecipe
 from efuda.tagging import Tagger
+from efuda.tagging.policies import write_policies
 
 __all__ = ["VALIDATION", "calibrate", "check_fit_split", "fit_recipe", "folded", "open_tagger"]
 
 VALIDATION: Final = "validation"
 _REFUSED: Final = {"train": "which the model has learned from", "test": "which it will be judged on"}
 _FOLDS: Final = 4
+_OFFERED: Final = (
+    *("micro-f1", "macro-f1", "per-category", "per-tag", "p=r"),
+    *("precision>=0.9", "precision>=0.95", "precision>=0.99"),
+)
 
 
 def calibrate(
@@ -63,6 +68,7 @@ def calibrate(
     counts = histogram.counts(thresholds)
     fitted = _probabilities(model, folds, recipe)
     _write_category_thresholds(model, histogram)
+    _write_policies(model, histogram, recipe)
     (model.root / CALIBRATION).unlink(missing_ok=True)
     if fitted:
         fitted.calibration.write(model.root / CALIBRATION)
@@ -70,6 +76,13 @@ def calibrate(
     write_json(model.root / CALIBRATED, {**asked, **_found(histogram.pictures, counts, thresholds, fitted)})
     model.write_thresholds(_rows(model, thresholds, counts))
     return model
+
+
+def _write_policies(model: Model, histogram: ScoreHistogram, recipe: CalibrateRecipe) -> None:
+    """`tag_policies.csv`: what the other policies would be, so that `efuda tag --policy` needs no dataset."""
+    tags = model.vocabulary
+    fitted = {name: fit_thresholds(Policy.parse(name), histogram, tags, recipe) for name in _OFFERED}
+    write_policies(model.root, tags, fitted)
 
 
 def check_fit_split(split: str) -> None:

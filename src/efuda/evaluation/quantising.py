@@ -32,6 +32,7 @@ from efuda.progress import Progress, silent
 from efuda.recipes import CalibrateRecipe
 from efuda.tagging import Tagger
 from efuda.tagging.int8 import Quantiser, pictures_a_second
+from efuda.tagging.policies import POLICIES_FILE
 from efuda.vocabulary import Vocabulary
 
 __all__ = ["MAX_LOSS", "Quantised", "quantise"]
@@ -40,7 +41,10 @@ MAX_LOSS: Final = 0.005  # of macro F1
 _PICTURES: Final = 256  # that the ranges are seen on
 _BATCH: Final = 8
 # What belongs to the float32 weights or was fitted on their scores.
-_LEFT_BEHIND: Final = ("model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, "thresholds.csv", "int8.json")
+_LEFT_BEHIND: Final = (
+    *("model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, POLICIES_FILE),
+    *("thresholds.csv", "int8.json"),
+)
 
 
 @dataclass(frozen=True)

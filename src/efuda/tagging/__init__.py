@@ -7,15 +7,21 @@ with open_sink("txt", tagger.name) as sink:
         print(written)                    # a Chosen with its tags, or a Failed with its reason
 """
 
-from efuda.tagging.choosing import Chooser, Chosen, Rules
-from efuda.tagging.decoding import Looking
-from efuda.tagging.pipeline import Pipeline, tag, tag_batches
-from efuda.tagging.scores import ScoreStore, default_folder
-from efuda.tagging.scoring import score
-from efuda.tagging.spread import tag_spread
-from efuda.tagging.tagged import Failed, Tagged, rounded
-from efuda.tagging.tagger import Tagger
-from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write, write_batches
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from efuda.tagging.choosing import Chooser, Chosen, Rules
+    from efuda.tagging.decoding import Looking
+    from efuda.tagging.pipeline import Pipeline, tag, tag_batches
+    from efuda.tagging.scores import ScoreStore, default_folder
+    from efuda.tagging.scoring import score
+    from efuda.tagging.spread import tag_spread
+    from efuda.tagging.tagged import Failed, Tagged, rounded
+    from efuda.tagging.tagger import Tagger
+    from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write, write_batches
 
 __all__ = [
     "SINKS",
@@ -40,3 +46,34 @@ __all__ = [
     "write",
     "write_batches",
 ]
+
+_HOME: Final = {
+    "SINKS": "writing",
+    "Chooser": "choosing",
+    "Chosen": "choosing",
+    "Failed": "tagged",
+    "Looking": "decoding",
+    "Pipeline": "pipeline",
+    "Rules": "choosing",
+    "ScoreStore": "scores",
+    "Sink": "writing",
+    "Style": "writing",
+    "Tagged": "tagged",
+    "Tagger": "tagger",
+    "default_folder": "scores",
+    "open_sink": "writing",
+    "rounded": "tagged",
+    "score": "scoring",
+    "tag": "pipeline",
+    "tag_batches": "pipeline",
+    "tag_spread": "spread",
+    "write": "writing",
+    "write_batches": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part when it is first used: a process that decodes needs few of them, and starts sooner."""
+    if name not in _HOME:
+        raise AttributeError(f"efuda.tagging has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"efuda.tagging.{_HOME[name]}"), name)

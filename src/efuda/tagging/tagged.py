@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from efuda.tagging.tagger import Tagger
 from efuda.vocabulary import Category
+
+if TYPE_CHECKING:
+    from efuda.tagging.tagger import Tagger
 
 __all__ = ["FLOOR", "STEPS", "Failed", "Tagged", "quantise", "rounded"]
 

@@ -45,6 +45,7 @@ from efuda.images import read_rgb
 from efuda.preprocess import Preprocess
 from efuda.recipes import Recipe
 from efuda.tagging import Tagger
+from efuda.tagging.policies import POLICIES_FILE
 from efuda.training.augment import normalise
 from efuda.training.model import TagModel, trained
 from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
@@ -52,7 +53,7 @@ from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 __all__ = ["MAX_DIFFERENCE", "export"]
 
 MAX_DIFFERENCE: Final = 1e-4  # between PyTorch's probabilities and the exported file's
-_CALIBRATED: Final = (THRESHOLDS, CALIBRATION, CALIBRATED)
+_CALIBRATED: Final = (THRESHOLDS, CALIBRATION, CALIBRATED, POLICIES_FILE)
 _PARITY_PICTURES: Final = 32
 _FIRST_OUTPUT: Final = (Category.RATING, Category.GENERAL, Category.CHARACTER)
 
