@@ -5,8 +5,8 @@
 Prints (a) ms a picture of 1500×2000 from JPEG, PNG, WebP and AVIF to a model's square input, by the ways that are
 installed (efuda's own is Pillow; simplejpeg, OpenCV and imagecodecs are what it might use instead), and (b) with a
 model and a folder of pictures, how far the scores of a JPEG decoded at a fraction are from those of the whole one, for
-several limits of `reduce_to`, and what writing the JPEG did to them in the first place: single pictures, and sheets of
-four, which are larger.
+several limits of `reduce_to`, and what writing the JPEG did to them in the first place: single pictures, sheets of
+four, which are larger, and pictures of the demo drawn that large (their kind is the one that the demo's model knows).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from efuda.tagging import Tagger
 SIZE = (1500, 2000)
 ROUNDS = 12
 SHEETS = 25
+DRAWN = 40
 
 
 def main() -> None:
@@ -126,7 +127,8 @@ def compare_scores(tagger: Tagger, paths: Sequence[Path]) -> None:
     chance, side = random.Random(0), tagger.preprocess.size
     single = [read_rgb(path) for path in paths]
     sheets = [sheet(chance.sample(single, 4)) for _ in range(SHEETS)]
-    for name, pictures in ((f"{len(single)} pictures", single), (f"{SHEETS} sheets of four", sheets)):
+    sets = {f"{len(single)} pictures": single, f"{SHEETS} sheets of four": sheets, f"{DRAWN} drawn": drawn(DRAWN)}
+    for name, pictures in sets.items():
         print(f"\n{name}, a model of {side}×{side}: how far the most changed score of each is")
         written = [encoded(picture, "JPEG", quality=92) for picture in pictures]
         whole = [scores(tagger, read_rgb(data)) for data in written]
@@ -134,7 +136,7 @@ def compare_scores(tagger: Tagger, paths: Sequence[Path]) -> None:
             "JPEG of quality 92 beside the original",
             [far(one, scores(tagger, picture)) for one, picture in zip(whole, pictures, strict=True)],
         )
-        for times in (1, 2, 3, 4):
+        for times in (1, 2, 3, 4, 6, 8):
             read = [read_rgb(data, reduce_to=times * side) for data in written]
             report(
                 f"reduced, to {times} × {side} at least",
@@ -166,6 +168,23 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
     for number, picture in enumerate(pictures):
         whole.paste(picture, (number % 2 * width, number // 2 * height))
     return whole
+
+
+def drawn(count: int) -> list[Image.Image]:
+    """Scenes of the demo, 2 to 6 MP, of the shapes that illustrations have."""
+    from efuda.demo.pictures import paint
+    from efuda.demo.scenes import draw_scene
+    from efuda.demo.styles import catalogue
+
+    pictures = []
+    for number in range(count):
+        chance = random.Random(number)
+        pixels, aspect = chance.uniform(2e6, 6e6), chance.uniform(0.6, 1.7)
+        width, height = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
+        scene, _ = paint(draw_scene(catalogue(), chance, str(number)), max(width, height))
+        left, top = (scene.width - width) // 2, (scene.height - height) // 2
+        pictures.append(scene.convert("RGB").crop((left, top, left + width, top + height)))
+    return pictures
 
 
 def encoded(picture: Image.Image, kind: str, **settings: Any) -> bytes:
