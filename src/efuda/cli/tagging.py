@@ -228,7 +228,7 @@ def tag(
     ] = 5,
     full_decode: Annotated[
         bool,
-        _option(_LOOK, "--full-decode", help="Decode large JPEGs at full size: slower, scores differ by 0.01 or so."),
+        _option(_LOOK, "--full-decode", help="Decode large JPEGs at full size: slower, scores move by hundredths."),
     ] = False,
     watch: Annotated[
         bool, _option(_LOOK, "--watch", help="Go on with new and changed pictures as they come, until Ctrl-C.")
