@@ -135,8 +135,8 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("this is a text file")
     (tmp_path / "empty.jpg").touch()
     assert reason(tmp_path / "text.jpg") == "not a picture"
-    assert reason(tmp_path / "empty.jpg") == "not a picture"
-    assert reason(b"") == "not a picture"
+    assert reason(tmp_path / "empty.jpg") == "an empty file"
+    assert reason(b"") == "an empty file"
 
 
 def test_a_header_that_makes_no_sense(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_wherever_a_file_ends_it_is_a_reason(kind: str) -> None:
     drawn(1, (96, 80)).save(buffer, kind)
     data = buffer.getvalue()
     for length in range(0, len(data) - 20, max(1, len(data) // 60)):
-        assert reason(data[:length]) in ("truncated", "not a picture", "cannot be decoded")
+        assert reason(data[:length]) in ("truncated", "an empty file", "not a picture", "cannot be decoded")
         with pytest.raises(ImageError) as caught:
             examine(data[:length])
         assert caught.value.reason == reason(data[:length])

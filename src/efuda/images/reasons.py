@@ -112,12 +112,14 @@ def reason_of(error: Exception, source: Path | bytes) -> str:
 
 def _unidentified(source: Path | bytes) -> str:
     """Something whose header makes no sense to any decoder: was it a picture once?"""
-    head = b""
+    head = None
     if isinstance(source, bytes):
         head = source[:HEAD]
     else:
         with suppress(OSError), source.open("rb") as file:
             head = file.read(HEAD)
+    if not head:
+        return "not a picture" if head is None else "an empty file"
     kind = kind_of(head)
     if kind in VIDEO_KINDS:
         return "a video, not a picture"

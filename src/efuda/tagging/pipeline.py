@@ -249,5 +249,8 @@ class Pipeline:
         """Commit the scores of the last second."""
         due = always or time.monotonic() - self._kept_at > _KEEP_EVERY
         if self._store is not None and self._unkept and due:
-            self._store.keep([self._unkept.popleft() for _ in range(len(self._unkept))])
+            kept = [self._unkept[number] for number in range(len(self._unkept))]
+            self._store.keep(kept)
+            for _ in kept:  # not before: after Ctrl-C in the middle of it they are kept on leaving
+                self._unkept.popleft()
             self._kept_at = time.monotonic()

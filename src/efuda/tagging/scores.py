@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ _FIND: Final = (
     "SELECT path, bytes, mtime_ns, width, height, scores FROM files JOIN pictures ON pictures.id = picture "
     "WHERE path IN ({})"
 )
+_PATIENCE: Final = 30  # seconds for another job to have written
 _TOGETHER: Final = 256  # files that one statement asks for
 
 Stamp = tuple[int, int]
@@ -227,13 +229,19 @@ def _unpacked(stored: Sequence[bytes]) -> Iterator[tuple[NDArray[np.uint32], NDA
 def _connect(path: Path, *, read_only: bool) -> Any:
     import apsw
 
-    for _ in range(2):
+    patience, aside = time.monotonic() + _PATIENCE, 0
+    while aside < 2:
         try:
             return _prepared(path, read_only=read_only)
+        except apsw.BusyError as error:  # another job makes it at this moment: then SQLite does not wait by itself
+            if time.monotonic() > patience:
+                raise OSError(0, str(error)) from error
+            time.sleep(0.02)
         except (apsw.NotADBError, apsw.CorruptError, LookupError):
             if read_only:
                 raise OSError(0, "it is damaged") from None
             _set_aside(path)
+            aside += 1
         except apsw.Error as error:
             raise OSError(0, str(error)) from error
     raise OSError(0, "it is damaged and cannot be set aside")
@@ -245,7 +253,8 @@ def _prepared(path: Path, *, read_only: bool) -> Any:
 
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     db = apsw.Connection(os.fspath(path), flags=flags)
-    db.set_busy_timeout(30_000)
+    db.set_busy_timeout(1000 * _PATIENCE)
+    db.transaction_mode = "IMMEDIATE"  # who reads first and then writes would not wait for another that writes
     if not read_only:
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", 1)  # a power cut may lose the last pictures, never the file

@@ -7,6 +7,7 @@ jobs that run at once in one folder do not disturb each other.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import sys
@@ -19,7 +20,18 @@ from typing import Final, Self
 
 from efuda.errors import OutputError, UsageError
 
-__all__ = ["Locked", "Refused", "beside", "cannot_write", "keep_spare", "new_name", "reason", "write_new", "write_over"]
+__all__ = [
+    "Locked",
+    "Refused",
+    "beside",
+    "cannot_write",
+    "keep_spare",
+    "new_name",
+    "reason",
+    "write_all",
+    "write_new",
+    "write_over",
+]
 
 _WORDS: Final = {
     errno.ENOSPC: "no space left",
@@ -97,6 +109,8 @@ def write_new(path: Path, data: bytes) -> bool:
         try:
             os.link(made, path)
         except FileExistsError:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
             if path.stat().st_size:
                 return False
             os.replace(made, path)
@@ -105,14 +119,19 @@ def write_new(path: Path, data: bytes) -> bool:
     return True
 
 
+def write_all(file: io.FileIO, data: bytes) -> None:
+    """A full disk takes a part of what it is given, and only says so when it is given the rest."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 @contextmanager
 def _written(path: Path, data: bytes, *, durable: bool) -> Iterator[Path]:
     made = new_name(path.parent)
     try:
         with made.open("xb", buffering=0) as file:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
+            write_all(file, data)
             if durable:
                 os.fsync(file.fileno())
         yield made

@@ -24,12 +24,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 from efuda.errors import UsageError
 from efuda.tagging.choosing import Chosen
 from efuda.tagging.tagged import Failed
-from efuda.tagging.writing.places import Locked, cannot_write, keep_spare, write_over
+from efuda.tagging.writing.places import Locked, cannot_write, keep_spare, write_all, write_over
 
 __all__ = ["Format", "KohyaDocument", "Lines", "OneFile", "csv_lines", "json_lines", "kohya_lines", "not_ours"]
 
@@ -146,7 +146,7 @@ class Lines(OneFile):
     def __init__(self, form: Format, out: Path | None, *, replace: bool) -> None:
         super().__init__(out, replace)
         self.form = form
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None  # unbuffered: what could not be written must not be tried again later
         self._empty = True
 
     def write_many(self, batch: Sequence[Chosen]) -> list[Failed]:
@@ -165,10 +165,11 @@ class Lines(OneFile):
         try:
             self._file = self._file or self._fresh(self.out)
             end = self._file.tell()
-            self._file.write(text.encode("utf-8", "surrogateescape"))
-            self._file.flush()
+            write_all(self._file, text.encode("utf-8", "surrogateescape"))
         except OSError as error:
-            self._file = self._file and _reopened(self._file, self.out, end)
+            if self._file is not None:
+                self._file.truncate(end)
+                self._file.seek(end)
             raise cannot_write(self.out, error) from error
         return []
 
@@ -176,7 +177,7 @@ class Lines(OneFile):
         if not self.replace and out.exists() and out.stat().st_size:
             self._known = self._continue(out)
             self._empty = False
-            self._file = out.open("ab")
+            self._file = out.open("ab", buffering=0)
 
     def _close(self) -> None:
         if self.out is None:
@@ -184,11 +185,11 @@ class Lines(OneFile):
         elif self._file is not None:
             self._file.close()
 
-    def _fresh(self, out: Path) -> IO[bytes]:
+    def _fresh(self, out: Path) -> io.FileIO:
         """The file, begun with the first result: a job that has none leaves what is there."""
         keep_spare(out)
         out.unlink(missing_ok=True)
-        return out.open("ab")
+        return out.open("ab", buffering=0)
 
     def _continue(self, path: Path) -> set[str]:
         """The pictures that the file has; a last line that was cut off by a kill is taken away."""
@@ -286,14 +287,3 @@ def _whole_lines(path: Path, *, quoted: bool) -> Iterator[bytes]:
             if line.endswith(b"\n") and (not quoted or begun.count(b'"') % 2 == 0):
                 yield begun
                 begun = b""
-
-
-def _reopened(file: IO[bytes], path: Path, end: int) -> IO[bytes]:
-    """The file, cut off where the last whole line ends: what is still in its buffer must not be written later."""
-    descriptor = os.dup(file.fileno())
-    try:
-        os.ftruncate(descriptor, end)
-        file.detach()  # type: ignore[attr-defined]
-    finally:
-        os.close(descriptor)
-    return path.open("ab")

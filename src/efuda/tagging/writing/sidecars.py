@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -161,7 +162,9 @@ def _frames(data: bytes) -> Iterator[object]:
 
 
 def _has_content(path: str | Path) -> bool:
+    """Not so of a folder, which has a size: it is in the way, and writing says so."""
     try:
-        return os.stat(path).st_size > 0  # noqa: PTH116
+        state = os.stat(path)  # noqa: PTH116
     except OSError:
         return False
+    return state.st_size > 0 and not stat.S_ISDIR(state.st_mode)
