@@ -63,6 +63,7 @@ def test_files_of_the_directory(model: Model) -> None:
         "model.onnx",
         "model.safetensors",
         "selected_tags.csv",
+        "tag_policies.csv",
         "tag_thresholds.csv",
         "thresholds.csv",
     }
