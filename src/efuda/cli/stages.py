@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from efuda.cli.console import output, stop_on_signal
+from efuda.cli.measuring import scores_line
 from efuda.errors import UsageError
 
 __all__ = ["register"]
@@ -24,7 +25,7 @@ ModelWorkers = Annotated[int, typer.Option("--workers", min=1, help="Processes t
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (demo, prepare, train, export, calibrate, evaluate):
+    for command in (demo, prepare, train, export, calibrate):
         app.command()(command)
 
 
@@ -121,7 +122,7 @@ def train(
     if not is_main():
         return
     test = run.marker.counts["test_at_0.5"]
-    text = f"Test split, threshold 0.5: {_scores(test)}\nReport: {out / 'report.html'}"
+    text = f"Test split, threshold 0.5: {scores_line(test)}\nReport: {out / 'report.html'}"
     output.result(
         {"test_at_0.5": test, "best_epoch": run.marker.counts["best_epoch"], "out": str(out)}, as_json=json, text=text
     )
@@ -228,82 +229,6 @@ def calibrate(
     output.say(f"Next: efuda evaluate {model} {dataset}")
 
 
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model made by efuda export.", show_default=False)],
-    dataset: Annotated[Path, typer.Argument(help="The dataset it was trained on.", show_default=False)],
-    split: Annotated[str, typer.Option(help="test, validation, train or unseen.")] = "test",
-    minimum_positives: Annotated[int, typer.Option(min=1, help="Leave rarer tags out of macro means and mAP.")] = 1,
-    policy: Annotated[
-        list[str], typer.Option(help="A further threshold policy, fitted on validation; or mcut. May be repeated.")
-    ] = [],  # noqa: B006
-    against: Annotated[
-        list[Path], typer.Option(help="Another model, ours or WD's, to compare with. May be repeated.")
-    ] = [],  # noqa: B006
-    diligent: Annotated[
-        bool, typer.Option("--diligent", help="Measure the fifth of the posts with the most labels, too.")
-    ] = False,
-    labels: Annotated[
-        Path | None, typer.Option(help="A CSV of clean labels (id,tags); measure its posts against them, too.")
-    ] = None,
-    workers: ModelWorkers = 1,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; MODEL/evaluation-SPLIT by default.")] = None,
-    json: Json = False,
-) -> None:
-    """Measure a model on a split that it has not learned from, with 95 % intervals, and against others."""
-    from efuda.artifacts import Dataset, Model
-    from efuda.evaluation import Plan
-    from efuda.evaluation import evaluate as stage
-
-    plan = Plan(policies=policy, against=against, diligent=diligent, labels=labels, workers=workers)
-    with output.progress() as progress:
-        found = stage(
-            Model.open(model),
-            Dataset.open(dataset),
-            split=split,
-            minimum_positives=minimum_positives,
-            plan=plan,
-            progress=progress,
-        )
-    page = found.write(out or model / f"evaluation-{split}")
-    summary = found.summary()
-    output.result(
-        {**summary, "report": str(page)}, as_json=json, text="\n".join([*_measured(summary), f"Report: {page}"])
-    )
-
-
-def _measured(summary: dict[str, Any]) -> Iterator[str]:
-    for name, one in {"": summary, **summary["harnesses"]}.items():
-        said = f" of the harness {name!r}" if name else ""
-        yield f"{one['pictures']:,} pictures{said}, mAP {_sure(one, 'map')} over {summary['tags_in_macro']} tags"
-        rules = {"threshold 0.5": one["at_0.5"], "calibrated": one["calibrated"], **one["policies"]}
-        for rule, scores in rules.items():
-            if scores:
-                yield f"{rule:<16} {_scores(scores)}   F1 {_range(scores['intervals']['micro_f1'])} and " + _range(
-                    scores["intervals"]["macro_f1"]
-                )
-    for one in summary["compared"]:
-        yield f"Against {one['model']}, on {one['tags']:,} tags in common:"
-        rules = {name: found for name, found in one.items() if isinstance(found, dict) and name != "map"}
-        rows = {"mAP": one["map"], **{f"{key}, {rule}": some[key] for rule, some in rules.items() for key in _F1}}
-        for name, row in rows.items():
-            yield f"  {name:<28} {_number(row['difference'], '+')} {_range(row['interval'], '+')}"
-
-
-_F1 = ("micro_f1", "macro_f1")
-
-
-def _sure(scores: dict[str, Any], key: str) -> str:
-    return f"{_number(scores[key])} {_range(scores[f'{key}_interval'])}"
-
-
-def _range(bounds: list[float | None], sign: str = "") -> str:
-    return f"({_number(bounds[0], sign)} to {_number(bounds[1], sign)})"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.4f}"
-
-
 def demo(
     out: Annotated[Path, typer.Option(help="Everything goes here, for you to explore.")] = Path("demo"),
     set_: Set = [],  # noqa: B006
@@ -326,11 +251,3 @@ def model_dataset(run: Path) -> str:
 
 def _funnel(funnel: dict[str, int]) -> str:
     return "\n".join(f"{name.replace('_', ' '):<16} {count:>12,}" for name, count in funnel.items())
-
-
-def _scores(scores: Any) -> str:
-    micro, macro = ([_number(scores[f"{kind}_{key}"]) for key in _PARTS] for kind in ("micro", "macro"))
-    return f"micro P {micro[0]} R {micro[1]} F1 {micro[2]}   macro P {macro[0]} R {macro[1]} F1 {macro[2]}"
-
-
-_PARTS = ("precision", "recall", "f1")
