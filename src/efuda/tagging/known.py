@@ -61,7 +61,7 @@ KNOWN: Final = (
         "animetimm",
         12_476,
         384,
-        "GPL-3.0",
+        "see card",
         "micro F1 0.689, macro 0.546, both at 0.4, on its test split",
     ),
     Known(
@@ -69,10 +69,10 @@ KNOWN: Final = (
         "animetimm",
         12_476,
         448,
-        "GPL-3.0",
+        "see card",
         "micro F1 0.653, macro 0.473, both at 0.4, on its test split",
     ),
-    Known("animetimm/eva02_large_patch14_448.dbv4-full", "animetimm", 12_476, 448, "GPL-3.0", "micro F1 0.693 at 0.4"),
+    Known("animetimm/eva02_large_patch14_448.dbv4-full", "animetimm", 12_476, 448, "see card", "micro F1 0.693 at 0.4"),
     Known("cella110n/cl_tagger", "cl_tagger", None, 448, "see card", folder="cl_tagger_1_02"),
     Known("cella110n/cl_tagger_v2", "cl_tagger_v2", 106_536, 384, "own, gated", folder="v2_00"),
     Known(

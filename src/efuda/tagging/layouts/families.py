@@ -86,7 +86,7 @@ class Family:
 
 
 def _wd(root: Path, weights: Path) -> Layout:
-    """WD v1.4–v3: the rows' order is the outputs'. 0.35 and 0.85 are what the author's Space and kohya's script use."""
+    """WD v1.4–v3: the rows' order is the outputs'. imgutils and ComfyUI-WD14-Tagger use 0.35 and 0.85."""
     path = root / "selected_tags.csv"
     tags = taglists.read_selected_tags(path)
     preprocess = Preprocess()
@@ -112,9 +112,9 @@ def _animetimm(root: Path, weights: Path) -> Layout:
 
 
 def _cl_tagger(root: Path, weights: Path) -> Layout:
-    """cl_tagger v1; 0.55 and, for what has a name of its own, 0.6 are the defaults of the author's Space.
+    """cl_tagger v1; 0.55 and, for what has a name of its own, 0.6 are defaults of its clients, which differ (0.35–0.6).
 
-    The Space reports only the best quality and the best rating; efuda treats quality as any other meta tag.
+    Clients report only the best quality and the best rating; efuda treats quality as any other meta tag.
     """
     path = root / "tag_mapping.json"
     tags = taglists.read_tag_mapping(path)
@@ -125,7 +125,7 @@ def _cl_tagger(root: Path, weights: Path) -> Layout:
 
 
 def _cl_tagger_v2(root: Path, weights: Path) -> Layout:
-    """cl_tagger v2: SigLIP2, so RGB; 0.55 is the model card's default."""
+    """cl_tagger v2: SigLIP2, so RGB; 0.55 is its default."""
     path = root / "model_vocabulary.json"
     tags = taglists.read_vocabulary_json(path)
     half = (0.5, 0.5, 0.5)
@@ -134,7 +134,7 @@ def _cl_tagger_v2(root: Path, weights: Path) -> Layout:
 
 
 def _camie(root: Path, weights: Path) -> Layout:
-    """Camie v2; 0.492 is the overall threshold of its "macro optimized" preset, whose macro F1 the card puts first."""
+    """Camie v2; 0.492 favours macro F1 and is what clients take; others take 0.61, for micro F1."""
     path = next(iter(sorted(root.glob("camie*-metadata.json"))))
     tags, size = taglists.read_camie(path)
     preprocess = Preprocess(
