@@ -50,7 +50,7 @@ FLAGS: dict[str, set[str]] = {
         *("--frames", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray"),
     },
     "collection": set(),
-    "collection add": {"--model", "-m", "--threshold", "--batch", "--json"},
+    "collection add": {"--model", "-m", "--threshold", "--batch", "--no-scores", "--json"},
     "collection status": {"--json"},
     "search": {"--limit", "--offset", "--paths", "--json"},
     "models": {"--json"},

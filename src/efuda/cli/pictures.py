@@ -35,7 +35,10 @@ def add(
     paths: Paths,
     model: ModelOption,
     threshold: Threshold = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures the model sees at once.")] = 16,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures the model sees at once.")] = None,
+    no_scores: Annotated[
+        bool, typer.Option("--no-scores", help="Neither keep scores nor use those that efuda tag kept.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tag pictures and add them to a collection, which is created if need be.
@@ -45,16 +48,17 @@ def add(
     """
     from efuda.collection import Collection
     from efuda.images import find_pictures
-    from efuda.tagging import Tagger
+    from efuda.tagging import Tagger, default_folder
     from efuda.tagging import tag as stage
 
-    tagger = Tagger.open(model)
+    tagger = Tagger.open(model, threads=1)
     if threshold is not None:
         tagger = tagger.with_threshold(threshold)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
-        found = list(find_pictures(paths))
+        found = list(find_pictures(paths, archives=False))
         todo = list(opened.untagged(found, tagger.identity))
-        done = opened.add(counted(stage(tagger, todo, batch=batch), len(todo), progress), tagger)
+        results = stage(tagger, todo, batch=batch, scores=None if no_scores else default_folder())
+        done = opened.add(counted(results, len(todo), progress), tagger)
     kept = len(found) - len(todo)
     text = summary(f"{done.added:,} pictures added, {done.updated:,} updated", kept, "unchanged")
     counts = {"found": len(found), "added": done.added, "updated": done.updated, "kept": kept}
