@@ -1,6 +1,6 @@
 """Are heat maps faithful? Take away what they call hot, and see whether the tag goes.
 
-    python benchmarks/explain.py --demo demo --pictures 150
+    python benchmarks/explain.py --demo demo
 
 `--demo` is the folder that `efuda demo` made. For every tag that is true of a picture of the test split and predicted
 (0.5 or more), the hottest 5, 10, 20, … 90 % of the pixels are replaced by the picture's mean colour, and the model is
@@ -163,12 +163,13 @@ def bare(figure: Any, parts: Sequence[str]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=150)
+    parser.add_argument("--pictures", type=int, default=60, help="of the test split; 0 for none")
     parser.add_argument("--drawn", type=int, default=60, help="figures a tag for the pointing table; 0 for none")
     asked = parser.parse_args()
     explainer = Explainer(Tagger.open(asked.demo / "model"))
     print(f"{explainer.tagger.name}: {explainer.method} where nothing else is asked for")
-    deletion(explainer, Dataset.open(asked.demo / "dataset"), asked.pictures)
+    if asked.pictures:
+        deletion(explainer, Dataset.open(asked.demo / "dataset"), asked.pictures)
     if asked.drawn:
         pointing(explainer, asked.drawn)
 

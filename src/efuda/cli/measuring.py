@@ -107,9 +107,10 @@ def evaluate(
     _tables(found, page)
 
 
-def place(text: str) -> Any:
-    """A tagger's directory, or its name on a hub as it is."""
-    return text if text.startswith("hf://") else Path(text)
+def place(text: str) -> Path | str:
+    """A tagger's directory, or its name as it is, which may be one on the hub."""
+    path = Path(text)
+    return path if path.exists() else text
 
 
 def scores_line(scores: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from efuda.cli.console import output, stop_on_signal
-from efuda.cli.measuring import scores_line
+from efuda.cli.measuring import place, scores_line
 from efuda.errors import UsageError
 
 __all__ = ["register"]
@@ -132,7 +132,7 @@ def train(
 
 def export(
     run: Annotated[
-        Path, typer.Argument(help="A run made by efuda train; with --int8 also a model directory.", show_default=False)
+        str, typer.Argument(help="A run made by efuda train; with --int8 also any model.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="The model directory to write.")],
     checkpoint: Annotated[str, typer.Option(help="best (on validation) or last.")] = "best",
@@ -157,27 +157,28 @@ def export(
         return
     if dataset:
         raise UsageError("--dataset goes with --int8: a run knows its own dataset.")
-    model = stage(Run.open(run), out, checkpoint=checkpoint)
+    model = stage(Run.open(Path(run)), out, checkpoint=checkpoint)
     text = f"{out}: {len(model.vocabulary):,} tags, checked against PyTorch."
     output.result({"tags": len(model.vocabulary), "out": str(out)}, as_json=json, text=text)
     if not json:
-        output.say(f"Next: efuda calibrate {out} {model_dataset(run)}")
+        output.say(f"Next: efuda calibrate {out} {model_dataset(Path(run))}")
 
 
-def _quantise(source: Path, out: Path, checkpoint: str, dataset: Path | None, json: bool) -> None:
+def _quantise(model: str, out: Path, checkpoint: str, dataset: Path | None, json: bool) -> None:
     from efuda.artifacts import Dataset, Run
     from efuda.evaluation import quantise
     from efuda.files import make_folder
 
-    is_run = (source / "checkpoints").is_dir()
-    if dataset is None and not is_run:
-        raise UsageError(f"{source} does not say what it was trained on: name pictures to measure on with --dataset.")
-    known = Dataset.open(dataset or Run.open(source).dataset)
+    source, run = place(model), Run.open(Path(model)) if (Path(model) / "checkpoints").is_dir() else None
+    dataset = dataset or (run.dataset if run else None)
+    if dataset is None:
+        raise UsageError(f"{model} does not say what it was trained on: name pictures to measure on with --dataset.")
+    known = Dataset.open(dataset)
     with output.progress() as progress, TemporaryDirectory(prefix=".efuda-float32-", dir=make_folder(out)) as folder:
-        if is_run:
+        if run:
             from efuda.training import export as stage
 
-            source = stage(Run.open(source), Path(folder) / source.resolve().name, checkpoint=checkpoint).root
+            source = stage(run, Path(folder) / run.root.resolve().name, checkpoint=checkpoint).root
         made = quantise(source, known, out, progress=progress)
     (before, after), (slow, fast) = made.macro_f1["test"], made.pictures_a_second
     kept = f"; {len(made.kept)} of {made.layers} layers in float32: {', '.join(made.kept)}" if made.kept else ""

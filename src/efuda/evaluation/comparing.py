@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,8 +121,7 @@ def checked_policies(texts: Sequence[str], split: str) -> list[Policy]:
 
 def open_other(place: Path | str, split: str) -> Tagger:
     """Raises InputError where an efuda model's thresholds were fitted on the split that is measured."""
-    opened: Any = Tagger.open
-    tagger: Tagger = opened(place)
+    tagger = Tagger.open(place)
     check_not_fitted_here(tagger, split)
     return tagger
 

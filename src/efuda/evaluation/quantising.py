@@ -32,6 +32,7 @@ from efuda.progress import Progress, silent
 from efuda.recipes import CalibrateRecipe
 from efuda.tagging import Tagger
 from efuda.tagging.int8 import Quantiser, pictures_a_second
+from efuda.tagging.network import external_data
 from efuda.tagging.policies import POLICIES_FILE
 from efuda.vocabulary import Vocabulary
 
@@ -40,6 +41,7 @@ __all__ = ["MAX_LOSS", "Quantised", "quantise"]
 MAX_LOSS: Final = 0.005  # of macro F1
 _PICTURES: Final = 256  # that the ranges are seen on
 _BATCH: Final = 8
+_WEIGHTS: Final = (".onnx", ".data", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".h5", ".msgpack")
 # What belongs to the float32 weights or was fitted on their scores.
 _LEFT_BEHIND: Final = (
     *("model.safetensors", THRESHOLDS, CALIBRATION, CALIBRATED, POLICIES_FILE),
@@ -97,7 +99,7 @@ class Quantised:
 
 
 def quantise(
-    root: Path,
+    model: Path | str,
     dataset: Dataset,
     out: Path,
     *,
@@ -106,10 +108,10 @@ def quantise(
     workers: int = 1,
     progress: Progress = silent,
 ) -> Quantised:
-    """Write `root` in 8-bit integers to `out`, calibrated on pictures of the validation split.
+    """Write `model` in 8-bit integers to `out`, calibrated on pictures of the validation split.
 
     Args:
-        root: a model directory, ours or one of the WD family.
+        model: what `Tagger.open` opens and has an ONNX file.
         max_loss: of macro F1, on validation and on test, 0.005 by default; more layers stay in float32 until it holds.
         reduced_range: weights of 7 bits; by default where this processor needs it.
 
@@ -118,11 +120,11 @@ def quantise(
         InputError: model and dataset have no tag in common, or no picture can be read.
         MissingExtra: onnx is not installed.
     """
-    if out.resolve() == root.resolve():
-        raise UsageError(f"--out is the model itself: {root} is kept as it is, name another directory.")
     allowed = MAX_LOSS if max_loss is None else max_loss
-    tagger = Tagger.open(root)
-    source: Path = getattr(tagger, "weights", None) or root / "model.onnx"
+    tagger = Tagger.open(model)
+    source = tagger.weights or tagger.root / "model.onnx"
+    if out.resolve() == source.parent.resolve():
+        raise UsageError(f"--out is the model itself: {out} is kept as it is, name another directory.")
     if source.suffix != ".onnx":
         raise InputError(f"{source} is no ONNX file, and only those are quantised.")
     bench = _Bench.of(tagger, dataset, workers, progress)
@@ -251,18 +253,15 @@ def _inputs(tagger: Tagger, posts: Posts) -> Iterator[NDArray[np.float32]]:
 
 
 def _bytes(model: Path) -> int:
-    """With the weights that stand in a file of their own."""
-    return sum(path.stat().st_size for path in (model, _beside(model)) if path.is_file())
-
-
-def _beside(model: Path) -> Path:
-    return model.with_name(f"{model.name}.data")
+    """With the weights that stand in files of their own."""
+    return sum(path.stat().st_size for path in (model, *external_data(model)))
 
 
 def _copy(source: Path, stage: Path) -> None:
-    left = {*_LEFT_BEHIND, source.name, _beside(source).name}
+    weights = {source.name, *(path.name for path in external_data(source))}
     for path in source.parent.iterdir():
-        if path.is_file() and path.name not in left and not path.name.startswith("."):
+        left = path.name in _LEFT_BEHIND or path.name in weights or path.suffix in _WEIGHTS
+        if path.is_file() and not left and not path.name.startswith("."):
             shutil.copyfile(path, stage / path.name)
 
 

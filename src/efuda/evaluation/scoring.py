@@ -47,7 +47,7 @@ def scored(tagger: Tagger, posts: Posts, step: str, progress: Progress, *, worke
         return
     threads = max((os.cpu_count() or 1) // workers, 1)
     with LocalWorkers(workers) as hands:
-        found = hands.map(_Job(tagger.root, posts, threads), jobs)
+        found = hands.map(_Job(_place(tagger), posts, threads), jobs)
         yield from _told(found, jobs, step, progress, len(posts))
 
 
@@ -61,6 +61,11 @@ class _Job:
 
     def __call__(self, rows: Sequence[int]) -> Batch:
         return _score(_tagger(self.root, self.threads), self.posts, rows, self.threads)
+
+
+def _place(tagger: Tagger) -> Path:
+    """Where the same model is opened from again; a directory may hold several files of weights."""
+    return tagger.weights if tagger.weights and tagger.weights.suffix == ".onnx" else tagger.root
 
 
 @lru_cache(maxsize=1)

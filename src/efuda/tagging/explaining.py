@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -194,8 +193,8 @@ def _activations(tagger: Tagger) -> tuple[Head | None, Any]:
     """The head and a session that gives it out; None where there is no such head."""
     import onnxruntime
 
-    path: Path = getattr(tagger, "weights", None) or tagger.root / "model.onnx"
-    if path.suffix != ".onnx" or not path.is_file():
+    path = tagger.weights or tagger.root / "model.onnx"
+    if path.suffix != ".onnx" or tagger.batch not in (None, 1):
         return None, None
     graph = Graph.read(path)
     head = graph.head()
