@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from layout_world import LAYOUTS, weigh
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from test_tagging import WD_TAGS
@@ -154,8 +155,8 @@ def test_a_trained_model_and_its_twin_in_8_bits(model: Model, dataset: Dataset, 
     posts, trained = dataset.posts("test"), Tagger.open(model.root)
     shown = read_rgb(posts.read(0))
     tag = dataset.vocabulary[int(posts.tags(0)[0])].name
-    exact = explain(trained, shown, tag)
-    assert exact.method == "activation"
+    assert Explainer(trained).method == "occlusion"  # a map of 2×2
+    (exact,) = Explainer(trained).explain(shown, [tag], method="activation")
     theirs = tmp_path / "int8"
     theirs.mkdir()
     for path in model.root.iterdir():
@@ -163,9 +164,25 @@ def test_a_trained_model_and_its_twin_in_8_bits(model: Model, dataset: Dataset, 
             (theirs / path.name).write_bytes(path.read_bytes())
     batch = np.stack([trained.preprocess.array(read_rgb(posts.read(post))) for post in range(8)])
     Quantiser(model.root / "model.onnx", [batch]).write(theirs / "model.onnx")
-    rounded = explain(Tagger.open(theirs), shown, tag)
-    assert rounded.method == "activation"
+    (rounded,) = Explainer(Tagger.open(theirs)).explain(shown, [tag], method="activation")
+    assert exact.method == rounded.method == "activation"
     assert np.corrcoef(exact.heat.ravel(), rounded.heat.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_every_layout_is_explained_at_its_own_preprocessing(family: str, tmp_path: Path) -> None:
+    (tmp_path / family).mkdir()
+    LAYOUTS[family](tmp_path / family)
+    tagger = Tagger.open(tmp_path / family, threads=1)
+    shown = picture((64, 64), (32, 0, 64, 32))
+    name = tagger.vocabulary.names[1]
+    found = explain(tagger, shown, name)
+    scores = tagger.scores(tagger.preprocess.array(shown)[None])[0]
+    assert found.score == pytest.approx(float(scores[1]), abs=1e-5)
+    assert found.method == "activation" and found.heat.shape == (64, 64)
+    inside, outside = found.heat[6:26, 38:58], found.heat[38:58, 6:26]
+    red = weigh()[0][2 if tagger.preprocess.channels == "bgr" else 0, 1]
+    assert (inside.mean() - outside.mean()) * red > 0  # the rest is black
 
 
 # Occlusion

@@ -29,14 +29,16 @@ def explain(
         typer.Option(help="The PNG to write; PICTURE.heat.png here by default. Several tags: each adds its name."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="activation or occlusion.", show_default="activation where the model has it")
+        str | None,
+        typer.Option(help="activation or occlusion.", show_default="activation where its map is fine enough"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show where in a picture a tag was seen: a heat map over the picture.
 
-    A model that ends in the mean of a feature map and a linear layer is asked once, and its map is exact. For any other
-    one, parts of the picture are covered in turn, which takes some hundred runs; how many is said before it starts.
+    A model that ends in the mean of a feature map and a linear layer is asked once, and its map is exact. Where that
+    map is coarse, and for any other model, parts of the picture are covered in turn, which takes some hundred runs; how
+    many is said before it starts.
     """
     from efuda.files import replacing
     from efuda.images import read_rgb

@@ -5,8 +5,8 @@
     overlay(picture, found).save("heat.png")
 
 Where tags are a linear layer on the mean of a feature map, the logit is a sum over the map's places, and the heat is
-that sum's terms (class activation, exact). Elsewhere the picture is covered in its mean colour, patch by patch: the
-heat is what the logit loses (occlusion).
+that sum's terms (class activation, exact). Elsewhere, and where that map is coarse, the picture is covered in its mean
+colour, patch by patch: the heat is what the logit loses (occlusion).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _BATCH: Final = 8
 _OFF: Final = 0.05  # by how much the terms may miss the logit, of 1 + its size: 8-bit models round between
 _BOX_CELLS: Final = 64
 _PROBE: Final = 512
+_FINE: Final = 7  # places a side from which activation is the better map
 _RIM: Final = 0.01  # of a side: what is found of the placing is no more exact
 
 
@@ -95,10 +96,15 @@ class Explainer:
         self.tagger = tagger
         self._head, self._session = _activations(tagger)
 
-    @property
+    @cached_property
     def method(self) -> Method:
-        """What it does if nothing else is asked for."""
-        return "activation" if self._head else "occlusion"
+        """What it does if nothing else is asked for: a coarse map points badly, and its model is cheap to run."""
+        if self._head is None:
+            return "occlusion"
+        blank = self.tagger.preprocess.array(Image.new("RGB", (8, 8), "white"))[None]
+        seen, weight, *_ = self._outputs(blank)
+        places = _places(seen, weight.shape[0])
+        return "activation" if places is not None and min(places.shape[:2]) >= _FINE else "occlusion"
 
     def runs(self, picture: Image.Image, method: Method | None = None) -> int:
         """How often the model will run."""
@@ -121,7 +127,7 @@ class Explainer:
         rows = [_row(self.tagger, name) for name in tags]
         if method == "activation" and self._head is None:
             raise UsageError("This model's tags are no linear layer on a feature map: explain it by occlusion.")
-        found = None if method == "occlusion" else self._activation(picture, rows)
+        found = self._activation(picture, rows) if (method or self.method) == "activation" else None
         if found is None:
             return _occlusion(self.tagger, picture, rows, progress)
         return found
@@ -132,10 +138,7 @@ class Explainer:
             return None
         preprocess = self.tagger.preprocess
         batch = preprocess.array(picture)[None]
-        names = self._head.names
-        fed = {self._session.get_inputs()[0].name: batch}
-        seen, weight, logits, *bias = self._session.run(list(names), fed)
-        weight = weight.T if self._head.transposed else weight
+        seen, weight, logits, *bias = self._outputs(batch)
         places, scores = _places(seen, weight.shape[0]), self.tagger.scores(batch)[0]
         before = _before(scores, logits.reshape(-1))
         if places is None or before is None or min(rows) < before:
@@ -157,6 +160,13 @@ class Explainer:
             )
             for at, row in enumerate(rows)
         ]
+
+    def _outputs(self, batch: Floats) -> list[Floats]:
+        """Of one picture: the feature map, the weights [features, tags], the logits, and the bias if there is one."""
+        assert self._head is not None
+        found = self._session.run(list(self._head.names), {self._session.get_inputs()[0].name: batch})
+        seen, weight, *others = found
+        return [seen, weight.T if self._head.transposed else weight, *others]
 
 
 def explain(tagger: Tagger, picture: Image.Image, tag: str) -> Explanation:
