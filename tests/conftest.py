@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from efuda.artifacts import Dataset, Model, Run
@@ -21,6 +22,9 @@ from efuda.cli.console import output
 from efuda.recipes import Recipe, load_recipe
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads
+
+settings.register_profile("efuda", deadline=None)  # the machine may be busy with the other tests
+settings.load_profile("efuda")
 
 COLOURS = {"red": (210, 40, 50), "green": (40, 160, 70), "blue": (50, 80, 220), "white": (250, 250, 250)}
 SHAPES = ("circle", "square", "triangle")
