@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 done with items that failed, 2 usage, 3 bad input; 130 int
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import signal
 import sys
 import traceback
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -20,9 +22,16 @@ from efuda.errors import EfudaError, Stopped
 
 __all__ = ["app", "main"]
 
+_ANYWHERE: Final = ("-q", "--quiet", "-v", "--verbose")
+
 
 class _Efuda(TyperGroup):
-    """Meets an interruption before typer does, which would leave without a word."""
+    """Takes the global flags anywhere, and meets an interruption before typer does, which would leave without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        general = [word for word in args[:end] if word in _ANYWHERE]
+        return super().parse_args(ctx, [*general, *(word for word in args[:end] if word not in _ANYWHERE), *args[end:]])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -50,6 +59,18 @@ tagging.register(app)
 pictures.register(app)
 explain.register(app)
 about.register(app)
+
+
+def _flowing(group: typer.Typer) -> None:
+    """Help in paragraphs as wide as the terminal, instead of the lines of the docstring."""
+    for command in group.registered_commands:
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.callback) or "")
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _flowing(inner.typer_instance)
+
+
+_flowing(app)
 
 
 @app.callback()

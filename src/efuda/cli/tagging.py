@@ -104,7 +104,7 @@ def tag(
         _option(_WHERE, "--caption-extension", "--caption-extention", help="Of txt files.", show_default=True),
     ] = ".txt",
     caption_separator: Annotated[
-        str, _option(_WHERE, "--caption-separator", help="Between the tags of a caption.", show_default='", "')
+        str, _option(_WHERE, "--caption-separator", help='Between the tags of a caption; ", " by default.')
     ] = ", ",
     threshold: Annotated[
         float | None,
@@ -235,17 +235,17 @@ def tag(
     ] = False,
     scores: Annotated[
         Path | None,
-        _option(_LOOK, "--scores", help="Where scores are kept, so that a picture is looked at once. [the cache]"),
+        _option(_LOOK, "--scores", help="Where scores are kept, so that a picture is looked at once; the cache by default."),
     ] = None,
     no_scores: Annotated[bool, _option(_LOOK, "--no-scores", help="Neither keep scores nor use kept ones.")] = False,
     batch: Annotated[
         int | None,
-        _option(_HANDS, "--batch", "--batch-size", min=1, help="Pictures the model sees at once. [4; 16 on a GPU]"),
+        _option(_HANDS, "--batch", "--batch-size", min=1, help="Pictures the model sees at once; 4 by default, 16 on a GPU."),
     ] = None,
-    workers: Annotated[int | None, _option(_HANDS, "--workers", min=1, help="Decoding processes. [one a core]")] = None,
+    workers: Annotated[int | None, _option(_HANDS, "--workers", min=1, help="Decoding processes; one a core by default.")] = None,
     ray: Annotated[
         str | None,
-        _option(_HANDS, "--ray", help="Tag on a Ray cluster: host:port, ray://host:port or auto. Needs efuda[ray]."),
+        _option(_HANDS, "--ray", help="Tag on a Ray cluster: host:port, ray://host:port or auto. Needs the extra ray."),
     ] = None,
     frequency_tags: Annotated[
         bool, typer.Option("--frequency-tags", help="Say at the end how many pictures got each tag.")
