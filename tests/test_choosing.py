@@ -313,6 +313,56 @@ def test_the_calibrated_score_decides() -> None:
     assert [VOCABULARY.names[row] for row in fitted.rows] == ["red_eyes"]
 
 
+# Probabilities
+
+
+def calibrated_tagger(root: Path, monkeypatch: pytest.MonkeyPatch, **shifts: float) -> object:
+    """Curves that add to a tag's logit; lines, so that expectations can be worked out by hand."""
+    knots = np.array([-10, 10], np.float32)
+    logits = np.tile(knots, (len(VOCABULARY), 1))
+    for name, shift in shifts.items():
+        logits[VOCABULARY.index[name]] += shift
+    curves = Calibration(VOCABULARY.names, np.zeros(len(VOCABULARY), np.uint8), knots, logits)
+    monkeypatch.setattr("efuda.tagging.choosing._calibration", lambda tagger: curves)
+    return fake_tagger(root)
+
+
+LN3, LN9 = float(np.log(3)), float(np.log(9))
+
+
+def test_probabilities_are_shown_and_thresholds_stay_on_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagger = calibrated_tagger(
+        tmp_path, monkeypatch, **{"1girl": -LN9, "smile": LN9, "blue_eyes": -LN3, "general": -LN9}
+    )
+    scores = {"1girl": 0.9, "blue_eyes": 0.75, "smile": 0.4, "long_hair": 0.6, "general": 0.9, "sensitive": 0.7}
+    plain, likely = choose(scores, None, tagger), choose(scores, Rules(probabilities=True), tagger)
+    # odds of 9 fall to 1, odds of 3 to 1; 0.6 stays; smile would have 0.857, but its score is below its threshold
+    assert [(name, score) for name, score, _ in plain.tags] == [("1girl", 0.9), ("blue_eyes", 0.75), ("long_hair", 0.6)]
+    assert [(name, score) for name, score, _ in likely.tags] == [("long_hair", 0.6), ("1girl", 0.5), ("blue_eyes", 0.5)]
+    assert (plain.rating, likely.rating) == ("general", "sensitive")
+    assert likely.ratings == {"general": 0.5, "sensitive": 0.7, "questionable": 0, "explicit": 0}
+
+
+def test_the_best_are_the_likeliest_and_implied_tags_get_the_probability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagger = calibrated_tagger(tmp_path, monkeypatch, **{"1girl": -LN9, "smile": LN9, "very_long_hair": LN3})
+    scores = {"1girl": 0.9, "smile": 0.4, "very_long_hair": 0.75}
+    assert names(scores, Rules(probabilities=True, top=2), tagger) == ["very_long_hair", "smile"]  # 0.9, 6/7, 0.5
+    assert names(scores, Rules(probabilities=True, max_tags=1), tagger) == ["very_long_hair"]
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("very_long_hair,long_hair\n")
+    closed = choose(scores, Rules(probabilities=True, implications="closed", implications_file=pairs), tagger)
+    assert {name: score for name, score, _ in closed.tags} == {"very_long_hair": 0.9, "long_hair": 0.9, "1girl": 0.5}
+    rated = choose({**scores, "general": 0.6}, Rules(probabilities=True, rating_tag="first"), tagger)
+    assert rated.tags[0][:2] == ("general", 0.6)
+
+
+def test_probabilities_need_a_calibrated_model() -> None:
+    with pytest.raises(UsageError, match=r"has no calibrated probabilities\. .*efuda calibrate"):
+        Chooser(fake_tagger(), Rules(probabilities=True))
+
+
 def test_the_shipped_groups_are_distinct_and_a_file_may_have_others(tmp_path: Path) -> None:
     shipped = read_groups("danbooru")
     assert [group.name for group in shipped] == ["eye_colour", "hair_colour", "hair_length", "breast_size"]

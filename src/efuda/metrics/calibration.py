@@ -47,10 +47,13 @@ class Calibration:
     def apply(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores in 0–1 → probabilities, float32 [n, tags]; beyond the knots the curve's end goes straight on."""
         assert scores.ndim == 2 and scores.shape[1] == len(self.names), (scores.shape, len(self.names))
+        return self.at(np.arange(len(self.names))[None, :], scores)
+
+    def at(self, tags: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same of single scores: tags int64 [n] and a score of each, float32 [n] → probabilities, float32 [n]."""
         step = float(self.knots[1] - self.knots[0])
         places = (logit(scores) - float(self.knots[0])) / step
         left = places.astype(np.int64).clip(0, len(self.knots) - 2)
-        tags = np.arange(len(self.names))[None, :]
         low, high = self.logits[tags, left], self.logits[tags, left + 1]
         return sigmoid(low + (high - low) * (places - left)).astype(np.float32)
 

@@ -78,6 +78,8 @@ class Rules:
         implications: "closed" adds what tags imply, "reduced" takes away what others imply.
         implications_file: instead of the model's own.
         exclusive: a file of groups, or "danbooru".
+        probabilities: what is at its threshold has its calibrated probability as score, ratings too; by it the best
+            are taken and listed, and implied tags get it.
     """
 
     threshold: float | None = None
@@ -96,6 +98,7 @@ class Rules:
     implications: str = "as-is"
     implications_file: Path | None = None
     exclusive: str | Path | None = None
+    probabilities: bool = False
 
 
 class Chooser:
@@ -126,24 +129,33 @@ class Chooser:
         self._categories = np.array([form[0][1] if form else None for form in self._forms], dtype=object)
         self._implications = _implications(tagger, self.rules)
         self._exclusive = None
+        curves = _calibration(tagger) if self.rules.exclusive or self.rules.probabilities else None
         if self.rules.exclusive:
-            self._exclusive = Exclusive.of(read_groups(self.rules.exclusive), tags, _calibration(tagger))
+            self._exclusive = Exclusive.of(read_groups(self.rules.exclusive), tags, curves)
+        self._curves = curves if self.rules.probabilities else None
+        if self.rules.probabilities and curves is None:
+            raise UsageError(
+                f"--probabilities: {tagger.name} has no calibrated probabilities. A model that efuda export wrote gets "
+                "them with: efuda calibrate MODEL DATASET"
+            )
 
     def choose(self, batch: Sequence[Tagged]) -> list[Chosen]:
         """What is said of each picture, in order."""
         if not batch:
             return []
-        present, (ratings, rating) = self._ratings.take(self._present(batch), len(batch))
+        present = self._probable(self._present(batch), self._scales)
+        present, (ratings, rating) = self._ratings.take(present, len(batch))
         present, _ = self._quality.take(present, len(batch))
         if self._exclusive:
             present = self._exclusive.apply(present, len(batch))
+        present = self._probable(present, ~self._scales)
         if self._implications:
             closed = self.rules.implications == "closed"
             present = self._implications.closed(present) if closed else self._implications.reduced(present)
         if self._hidden.any():
             present = present.where(~self._hidden[present.rows])
         if self.rules.max_tags is not None:
-            present = self._best(present, self.rules.max_tags)
+            present = present.where(self._best(present, self.rules.max_tags))
         tags = self._listed(present, len(batch))
         return [
             Chosen(one.path, one.size, said, scores, best)
@@ -159,20 +171,31 @@ class Chooser:
         steps = np.rint(scores.take(kept) * np.float32(STEPS)).astype(np.int64)
         present = Present(pictures, rows.take(kept).astype(np.int64), steps)
         if self.rules.top is not None:
-            return self._best(present.where(~self._hidden[present.rows]), self.rules.top)
+            present = present.where(~self._hidden[present.rows])
+            return present.where(self._best(self._probable(present, ~self._scales), self.rules.top))
         if self.rules.policy == MCUT:
             return present.where(self._scales[present.rows] | _over_the_gap(self.tagger, batch, present))
         return present
 
-    def _best(self, present: Present, most: int) -> Present:
-        """Of each picture's tags the best so many; ratings and quality do not count."""
+    def _probable(self, present: Present, which: NDArray[np.bool_]) -> Present:
+        """With probabilities as scores where they are asked for, and the tag is among `which`, bool [tags]."""
+        if self._curves is None:
+            return present
+        mine = which[present.rows]
+        steps = present.steps.copy()
+        likely = self._curves.at(present.rows[mine], (steps[mine] / STEPS).astype(np.float32))
+        steps[mine] = np.maximum(np.rint(likely * np.float32(STEPS)), 1)
+        return present._replace(steps=steps)
+
+    def _best(self, present: Present, most: int) -> NDArray[np.bool_]:
+        """Which are of their picture's best so many, bool [present]; ratings and quality do not count."""
         order = np.lexsort((present.rows, -present.steps, self._scales[present.rows], present.pictures))
         pictures, scales = present.pictures[order], self._scales[present.rows][order]
         counted = np.cumsum(~scales)
         before = np.concatenate([[0], counted])[np.searchsorted(pictures, pictures)]
         kept = np.zeros(len(order), dtype=np.bool_)
         kept[order] = scales | (counted - before <= most)
-        return present.where(kept)
+        return kept
 
     def _listed(self, present: Present, pictures: int) -> list[list[tuple[str, float, Category]]]:
         """Per picture its tags, sorted and spelled."""
