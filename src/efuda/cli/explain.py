@@ -47,6 +47,9 @@ def explain(
 
     if method not in (None, "activation", "occlusion"):
         raise UsageError(f"No method {method!r}: choose activation or occlusion.")
+    target = out or Path(f"{picture.stem}.heat.png")
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"--out {target}: a heat map is a PNG. Choose a name that ends in .png.")
     wanted: Any = method
     tagger = Tagger.open(place(model))
     explainer, image = Explainer(tagger), read_rgb(picture)
@@ -55,7 +58,6 @@ def explain(
         output.say(f"By occlusion: {runs:,} runs of the model.")
     with output.progress() as progress:
         found = explainer.explain(image, tags, method=wanted, progress=progress)
-    target = out or Path(f"{picture.stem}.heat.png")
     rows, lines = list[dict[str, Any]](), list[str]()
     for one in found:
         path = target if len(found) == 1 else target.with_name(f"{target.stem}-{_safe(one.tag)}{target.suffix}")

@@ -108,7 +108,7 @@ class Explainer:
 
     def runs(self, picture: Image.Image, method: Method | None = None) -> int:
         """How often the model will run."""
-        return 1 if (method or self.method) == "activation" else 1 + len(_patches(_working(picture, self.tagger).size))
+        return 1 if (method or self.method) == "activation" else 2 + len(_patches(_working(picture, self.tagger).size))
 
     def explain(
         self,
@@ -328,7 +328,7 @@ def _occlusion(tagger: Tagger, picture: Image.Image, rows: Sequence[int], progre
     small = _working(picture, tagger)
     patches = _patches(small.size)
     grey = tuple(np.asarray(small).reshape(-1, 3).mean(axis=0).round().astype(int).tolist())
-    whole = tagger.scores(tagger.preprocess.array(small)[None])[0, rows]
+    score, whole = (tagger.scores(tagger.preprocess.array(one)[None])[0, rows] for one in (picture, small))
     heat = np.zeros((len(rows), small.height, small.width), dtype=np.float32)
     over = np.zeros((small.height, small.width), dtype=np.float32)
     for start in range(0, len(patches), _BATCH):
@@ -342,10 +342,10 @@ def _occlusion(tagger: Tagger, picture: Image.Image, rows: Sequence[int], progre
     return [
         Explanation(
             tagger.vocabulary[row].name,
-            float(whole[at]),
+            float(score[at]),
             _smooth(heat[at], picture.size),
             "occlusion",
-            1 + len(patches),
+            2 + len(patches),
         )
         for at, row in enumerate(rows)
     ]
