@@ -91,7 +91,7 @@ def test_every_option_may_have_underscores() -> None:
         ("--tag-replacement a", "is not source,target"),
         ("--to parquet", "name it with --out"),
         ("--use-quality-tags", "has no tags of quality"),
-        ("--exclusive absent.toml", "holds no exclusive groups"),
+        ("--exclusive absent.toml", "absent.toml does not exist"),
     ],
 )
 def test_what_does_not_go_together(flags: str, message: str, pictures: Path, efuda: Efuda) -> None:
@@ -105,7 +105,7 @@ def test_kohyas_file_subfolders_and_frequencies(pictures: Path, tmp_path: Path, 
     words = ["--output_path", out, "--no-recursive", "--frequency_tags", "--max-tags", 1]
     done = efuda("tag", pictures, "--model", "any", *words)
     assert json.loads(out.read_text()) == {str(pictures / "a.jpg"): {"tags": "1girl", "image_size": [30, 20]}}
-    assert done.out.splitlines() == ["1 pictures tagged.", "        1  1girl"]
+    assert done.out.splitlines() == ["1 picture tagged.", "        1  1girl"]
     done = efuda("tag", pictures, "--model", "any", "--output_path", out, "--frequency_tags", "--json")
     assert (done.data["tagged"], done.data["kept"]) == (1, 1)
     assert done.data["frequencies"]["1girl"] == 1

@@ -49,6 +49,8 @@ def read_groups(source: str | Path) -> list[Group]:
         InputError: the file cannot be read, or is not of this form.
     """
     path = Path(__file__).with_name("exclusive.toml") if str(source) == DANBOORU else Path(source)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name a TOML file of groups, or say --exclusive {DANBOORU}.")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         groups = [_group(name, table) for name, table in tables.items()]

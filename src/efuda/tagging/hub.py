@@ -10,6 +10,7 @@ commit, or where the hub cannot be reached, what was fetched before is used. HF_
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -55,10 +56,14 @@ def locate(source: Path | str, *, progress: Progress | None = None) -> Path:
 
     Raises:
         UsageError: it is written like a hub's address, but is none.
-        ArtifactError: it cannot be fetched; saying why and what to do.
+        ArtifactError: it cannot be fetched, saying why and what to do; or it is nearly a name of the list.
     """
     model = parse(source)
-    return Path(source) if model is None else _fetch(model, progress)
+    if model is not None:
+        return _fetch(model, progress)
+    if near := _meant(source):
+        raise ArtifactError(f"{source} does not exist; did you mean {near}? efuda models lists all names.")
+    return Path(source)
 
 
 def parse(source: Path | str) -> HubModel | None:
@@ -81,6 +86,15 @@ def parse(source: Path | str) -> HubModel | None:
         )
     revision = (match["revision"] or "main").replace("%2F", "/")
     return HubModel(match["repository"], revision, match["folder"] or "")
+
+
+def _meant(source: Path | str) -> str | None:
+    """The name of the list that a place which does not exist resembles."""
+    if Path(source).exists():
+        return None
+    names = {name.casefold(): name for one in KNOWN for name in (one.name, one.path)}
+    near = difflib.get_close_matches(str(source).casefold(), names, n=1, cutoff=0.85)
+    return names[near[0]] if near else None
 
 
 def name_of(root: Path) -> str:
