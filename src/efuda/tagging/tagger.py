@@ -232,7 +232,7 @@ class Tagger:
 
     def tag(
         self,
-        pictures: Path | str | Iterable[Path | str] | Iterable[Image.Image],
+        pictures: Path | str | Image.Image | Iterable[Path | str] | Iterable[Image.Image],
         *,
         batch: int | None = None,
         workers: int | None = None,
@@ -241,8 +241,8 @@ class Tagger:
         """Tag pictures, in order.
 
         Args:
-            pictures: a folder, an archive or a file; or several of these; or pictures that are open already, whose
-                results have their number as path.
+            pictures: a folder, an archive or a file; or several of these; or one or several pictures that are open
+                already, whose results have their number, from 0, as path.
             batch, workers, scores: as for `tagging.tag`.
 
         Yields:
@@ -253,14 +253,13 @@ class Tagger:
         """
         from efuda.tagging.pipeline import tag, tag_images
 
-        if isinstance(pictures, str | Path):
-            pictures = [pictures]
-        todo = iter(pictures)
+        given: Iterable[Any] = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
+        todo = iter(given)
         first = next(todo, None)
         if isinstance(first, Image.Image):
-            yield from tag_images(self, chain([first], todo), batch=batch)  # type: ignore[arg-type]
+            yield from tag_images(self, chain([first], todo), batch=batch)
         elif first is not None:
-            found = find_pictures(map(Path, chain([first], todo)), videos=True)  # type: ignore[arg-type]
+            found = find_pictures(map(Path, chain([first], todo)), videos=True)
             yield from tag(self, found, batch=batch, workers=workers, scores=scores)
 
     def present(self, scores: NDArray[np.float32]) -> list[tuple[str, float]]:
