@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import typer.main
 from conftest import TINY, Done, Efuda
@@ -47,10 +49,12 @@ FLAGS: dict[str, set[str]] = {
         *("--character-tags-first", "--always-first-tags", "--tag-replacement", "--use-rating-tags"),
         *("--use-rating-tags-as-last-tag", "--use-quality-tags", "--use-quality-tags-as-last-tag", "--recursive"),
         *("--no-recursive", "--batch", "--batch-size", "--frequency-tags", "--dry-run", "--json", "--videos"),
-        *("--frames", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray"),
+        *("--frames", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray", "--probabilities"),
     },
     "collection": set(),
-    "collection add": {"--model", "-m", "--threshold", "--batch", "--no-scores", "--json"},
+    "collection add": {
+        *("--model", "-m", "--threshold", "--scores", "--no-scores", "--batch", "--batch-size", "--workers", "--json"),
+    },
     "collection status": {"--json"},
     "search": {"--limit", "--offset", "--paths", "--json"},
     "models": {"--json"},
@@ -315,6 +319,50 @@ def test_tag_to_standard_output_carries_results_alone(efuda: Efuda, model: Model
 
 def test_quiet_prints_results_and_errors_only(efuda: Efuda, model: Model, pictures: Path) -> None:
     assert efuda("-q", "tag", pictures, "--model", model.root) == Done(0, "", "")
+    assert efuda("tag", pictures, "--model", model.root, "--replace", "--quiet") == Done(0, "", "")
+
+
+def test_help_says_all_that_it_means(efuda: Efuda) -> None:
+    """Square brackets are markup: what stood in them was not shown."""
+    said = " ".join(efuda("tag", "--help").out.replace("│", " ").split())
+    for words in ("the cache by default", "one a core by default", "Needs the extra ray.", "left alone and a file of"):
+        assert words in said
+
+
+def test_watching_cannot_be_counted_beforehand(efuda: Efuda, model: Model, pictures: Path) -> None:
+    done = efuda("tag", pictures, "--model", model.root, "--watch", "--dry-run")
+    assert done.code == 2 and "--watch and --dry-run" in done.err
+
+
+def test_probabilities_come_from_calibrate(efuda: Efuda, model: Model, pictures: Path) -> None:
+    command = ["tag", pictures, "--model", model.root, "--to", "jsonl", "--threshold", 0.5]
+    plain, likely = (
+        [json.loads(line)["tags"] for line in efuda(*command, *more).out.splitlines()]
+        for more in ((), ("--probabilities",))
+    )
+    assert [set(tags) for tags in plain] == [set(tags) for tags in likely]
+    curves = model.calibration()
+    assert curves is not None
+    for scores, probabilities in zip(plain, likely, strict=True):
+        dense = np.zeros((1, 7), np.float32)
+        dense[0, [model.vocabulary.index[name] for name in scores]] = [*scores.values()]
+        expected = curves.apply(dense)[0]
+        assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
+        for name, probability in probabilities.items():
+            assert probability == pytest.approx(expected[model.vocabulary.index[name]], abs=2e-3), name
+
+
+def test_a_damaged_archive_is_a_failure(efuda: Efuda, model: Model, pictures: Path) -> None:
+    (pictures / "pages.zip").write_text("no archive")
+    done = efuda("tag", pictures, "--model", model.root, "--json")
+    assert (done.code, done.data["tagged"]) == (1, 10)
+    assert done.data["failed"] == [{"path": str(pictures / "pages.zip"), "reason": "damaged archive"}]
+
+
+def test_tables_do_not_fold_in_a_pipe(efuda: Efuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = efuda("recipes").out.splitlines()
+    assert len(lines) == 1 + len(recipe_names()) and all(line == line.rstrip() for line in lines)
 
 
 def test_collection_add_and_status(efuda: Efuda, model: Model, pictures: Path, tmp_path: Path) -> None:
@@ -327,9 +375,30 @@ def test_collection_add_and_status(efuda: Efuda, model: Model, pictures: Path, t
     (pictures / "text.jpg").unlink()
     again = efuda("collection", "add", path, pictures, "--model", model.root)
     assert again.code == 0 and "0 pictures added, 0 updated, 10 unchanged" in again.out
+    other = efuda("collection", "add", tmp_path / "other.efuda", pictures, "--model", model.root, "--json")
+    assert (other.data["added"], other.data["from_kept_scores"]) == (10, 10)
+    fresh = efuda("collection", "add", tmp_path / "fresh.efuda", pictures, "-m", model.root, "--no-scores", "--json")
+    assert (fresh.data["added"], fresh.data["from_kept_scores"]) == (10, 0)
     status = efuda("collection", "status", path)
     assert status.code == 0 and "most used" in status.out
     assert efuda("collection", "status", path, "--json").data["pictures"] == 10
+
+
+def test_a_collection_uses_the_scores_that_tag_kept_and_takes_files_only(
+    efuda: Efuda, model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    tagged = efuda("tag", pictures, "--model", model.root, "--to", "jsonl")
+    with zipfile.ZipFile(pictures / "comic.cbz", "w") as archive:
+        archive.write(next(pictures.glob("*.jpg")), "1.jpg")
+        archive.write(next(pictures.glob("*.jpg")), "2.jpg")
+    done = efuda("collection", "add", tmp_path / "art.efuda", pictures, "--model", model.root, "--json")
+    assert (done.code, done.data["added"], done.data["from_kept_scores"]) == (0, 10, 10)
+    assert f"left out {pictures / 'comic.cbz'}: a collection holds files" in done.err
+    named = efuda("collection", "add", tmp_path / "art.efuda", pictures / "comic.cbz", "--model", model.root, "--json")
+    assert (named.code, named.data["found"], len(named.data["failed"])) == (1, 0, 1)
+    found = efuda("search", tmp_path / "art.efuda", "", "--json").data["pictures"]
+    said = {Path(one["path"]).name: set(one["tags"]) for one in found}
+    assert said == {Path(one["path"]).name: set(one["tags"]) for one in map(json.loads, tagged.out.splitlines())}
 
 
 def test_search(efuda: Efuda, collection: Path) -> None:
@@ -360,7 +429,9 @@ def test_search_that_is_not_understood_shows_the_place(efuda: Efuda, collection:
 
 def test_models(efuda: Efuda, model: Model) -> None:
     (one,) = efuda("models", model.root, "--json").data
-    assert (one["layout"], one["tags"], one["size"], one["thresholds"]) == ("efuda", 7, "64 px", "calibrated")
+    assert (one["layout"], one["tags"], one["size"], one["thresholds"]) == ("efuda", 7, 64, "calibrated")
+    (general,) = (line for line in one["categories"] if line["category"] == "general")
+    assert general["tags"] == 7 and 0 < general["lowest"] <= general["highest"] < 1
     assert "calibrated" in efuda("models", model.root.parent).out
     known = efuda("models", "--json").data
     assert "SmilingWolf/wd-vit-tagger-v3" in {entry["repository"] for entry in known}

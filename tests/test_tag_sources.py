@@ -47,7 +47,8 @@ def test_a_list_on_standard_input(wd: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "efuda", "-q", "tag", "-", "-m", str(wd), "--to", "jsonl"]
     listed = f"{odd}\0{tmp_path / 'b.png'}\0{tmp_path / 'gone.png'}\0"
     done = subprocess.run(command, input=listed, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert f"skipped {tmp_path / 'gone.png'}: missing" in done.stderr
     assert lines(done.stdout) == {str(odd): ["reddish"], str(tmp_path / "b.png"): ["bluish", "ao"]}
 
 
@@ -137,7 +138,7 @@ def test_pictures_that_are_open_already(wd: Path) -> None:
     tagger = Tagger(wd)
     veiled = Image.new("RGBA", (10, 10), (0, 0, 255, 255))
     found = list(tagger.tag(Image.new("RGB", (40, 30), colour) for colour in (RED, BLUE)))
-    found += tagger.tag([veiled])
+    found += tagger.tag(veiled)
     said = [[name for name, _ in one.present(tagger)] for one in found if isinstance(one, Tagged)]
     assert said == [["reddish"], ["bluish", "ao"], ["bluish", "ao"]]
     assert [(str(one.path), one.size) for one in found if isinstance(one, Tagged)] == [

@@ -26,7 +26,7 @@ _ANYWHERE: Final = ("-q", "--quiet", "-v", "--verbose")
 
 
 class _Efuda(TyperGroup):
-    """Takes the global flags anywhere, and meets an interruption before typer does, which would leave without a word."""
+    """Takes the global flags anywhere, and meets an interruption before typer, which would leave without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)

@@ -91,9 +91,9 @@ def models(
         return output.result(described, as_json=True, text="")
     header = ["model", "layout", "tags", "input", "thresholds", "largest tags"]
     keys = ("path", "layout", "tags", "size", "thresholds", "largest")
-    output.table("", header, [[str(one[key]) for key in keys] for one in described], right=(2, 3))
+    output.table("", header, [[_cell(key, one[key]) for key in keys] for one in described], right=(2, 3))
     for one in described if len(described) == 1 else ():
-        output.table("", ["category", "tags", "threshold"], one["categories"], right=(1, 2))
+        output.table("", ["category", "tags", "threshold"], [_row(**line) for line in one["categories"]], right=(1, 2))
         steps = {key: value for key, value in one["preprocess"].items() if value not in ((), [], None)}
         print("preprocessing: " + ", ".join(f"{key} {value}" for key, value in steps.items()))
     return None
@@ -178,23 +178,36 @@ def _describe(place: str | Path, progress: Any) -> dict[str, Any]:
         "path": str(place),
         "layout": tagger.layout,
         "tags": len(tags),
-        "size": f"{tagger.preprocess.size} px",
+        "size": tagger.preprocess.size,
         "thresholds": own if tagger.calibrated else "the family's defaults",
-        "largest": ", ".join(tag.name for tag in common),
+        "largest": [tag.name for tag in common],
         "categories": _categories(tagger),
         "preprocess": tagger.preprocess.model_dump(mode="json"),
     }
 
 
-def _categories(tagger: Any) -> list[list[str]]:
-    """Category, tags, and the threshold of them all or the lowest to the highest."""
+def _cell(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value} px" if key == "size" else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _row(category: str, tags: int, lowest: float | None, highest: float | None) -> list[str]:
+    """As people read it; a tag that is never said has no threshold."""
+    low, high = ("never" if value is None else f"{value:.3g}" for value in (lowest, highest))
+    return [category, f"{tags:,}", low if low == high else f"{low}–{high}"]
+
+
+def _categories(tagger: Any) -> list[dict[str, Any]]:
+    """Category, tags, and the lowest and the highest of their thresholds; None for a tag that is never said."""
     from efuda.vocabulary import Category
 
     rows = []
     for category in Category:
         if places := tagger.vocabulary.rows(category):
-            low, high = tagger.thresholds[places].min(), tagger.thresholds[places].max()
-            rows.append([category.label, f"{len(places):,}", f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"])
+            ends = [float(end(tagger.thresholds[places])) for end in (min, max)]
+            low, high = (None if end == float("inf") else round(end, 6) for end in ends)
+            rows.append({"category": category.label, "tags": len(places), "lowest": low, "highest": high})
     return rows
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 __all__ = ["Output", "output", "stop_on_signal"]
 
 _PLAIN_EVERY_S: Final = 30.0
+_FOLDED: Final = 8  # so narrow a column of text may become
 
 
 class Output:
@@ -33,21 +34,43 @@ class Output:
             print(text)
 
     def table(self, title: str, header: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
-        """Print a table, on standard output."""
+        """Print a table, on standard output.
+
+        Text folds where the terminal is narrow, columns of numbers never do. In a pipe nothing folds.
+
+        Args:
+            right: columns of numbers.
+        """
         from rich.console import Console
         from rich.table import Table
 
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        least = sum(width if at in right else min(width, _FOLDED) for at, width in enumerate(widths))
+        console = Console()
+        console.width = max(console.width, least + 2 * len(header)) if sys.stdout.isatty() else 3 * sum(widths) + 80
+
         table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
         for column, name in enumerate(header):
-            table.add_column(name, justify="right" if column in right else "left", overflow="fold")
+            table.add_column(
+                name, justify="right" if column in right else "left", overflow="fold", no_wrap=column in right
+            )
         for row in rows:
             table.add_row(*(cell.replace("[", "\\[") for cell in row))
-        Console().print(table)
+        if sys.stdout.isatty():
+            console.print(table)
+            return
+        with console.capture() as shown:
+            console.print(table)
+        print("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
     def say(self, text: str) -> None:
         """A remark for people."""
         if self.verbosity >= 0:
             print(text, file=sys.stderr)
+
+    def complain(self, text: str) -> None:
+        """What went wrong, said also when quiet."""
+        print(text, file=sys.stderr)
 
     @contextmanager
     def progress(self) -> Iterator[Any]:

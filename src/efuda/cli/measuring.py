@@ -171,7 +171,7 @@ def _tables(found: Any, page: Path) -> None:
         output.say(f"{one.name}: {one.tags:,} tags, {one.in_dataset:,} of the dataset's{alias}")
     title = f"{found.pictures:,} pictures, {len(found.vocabulary):,} tags in common"
     header = ["model", "thresholds", "macro F1", "95 %", "micro F1", "95 %", "mAP", "95 %"]
-    output.table(title, header, [[*map(_cell, row)] for row in found.rows()], right=(2, 4, 6))
+    output.table(title, header, [[*map(_cell, row)] for row in found.rows()], right=(2, 3, 4, 5, 6, 7))
     if found.pairs:
         header = ["pair", "measure", "thresholds", "first", "second", "difference", "from", "to", "surely"]
         rows = [[*map(_cell, row[:5]), *(_signed(value) for value in row[5:])] for row in found.differences()]

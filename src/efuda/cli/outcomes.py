@@ -12,7 +12,7 @@ from efuda.cli.console import output
 if TYPE_CHECKING:
     from efuda.tagging import Failed
 
-__all__ = ["counted", "finish", "summary"]
+__all__ = ["counted", "finish", "number_of", "summary"]
 
 Result = TypeVar("Result")
 
@@ -26,6 +26,11 @@ def counted(results: Iterable[Result], total: int | None, progress: Any) -> Iter
         failed += isinstance(result, Failed)
         progress("tag", done, total, unit="images", note=f"{failed:,} failed" if failed else "")
         yield result
+
+
+def number_of(count: int, what: str) -> str:
+    """1 picture, 1,000 pictures."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def summary(what: str, kept: int, kept_why: str) -> str:
@@ -47,8 +52,8 @@ def finish(
     else:
         output.result({**facts, "failed": problems}, as_json=as_json, text=text)
     for problem in problems[:20]:
-        output.say(f"skipped {problem['path']}: {problem['reason']}")
+        output.complain(f"skipped {problem['path']}: {problem['reason']}")
     if len(problems) > 20:
-        output.say(f"… and {len(problems) - 20:,} more; --json lists them all.")
+        output.complain(f"… and {len(problems) - 20:,} more; --json lists them all.")
     if failed:
         raise typer.Exit(1)

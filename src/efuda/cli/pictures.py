@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from efuda.cli.console import output
-from efuda.cli.outcomes import counted, finish, summary
+from efuda.cli.outcomes import counted, finish, number_of, summary
+from efuda.cli.scoring import FEW, Scoring, scored
+from efuda.cli.sources import find
+from efuda.errors import UsageError
+
+if TYPE_CHECKING:
+    from efuda.tagging import Failed
 
 __all__ = ["register"]
 
-Paths = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
-ModelOption = Annotated[Path, typer.Option("--model", "-m", help="A model directory: efuda's own or a WD tagger.")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        help="Pictures, or folders of them; - reads paths from standard input, one a line or with NUL between them.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A model directory of any known layout, hf://OWNER/NAME, or a name of efuda models."
+    ),
+]
+_FRAMES: Final = 5  # as efuda tag, whose kept scores are used, too
 Threshold = Annotated[
     float | None, typer.Option(min=0, max=1, help="One threshold for all tags instead of the model's own.")
 ]
@@ -35,34 +55,74 @@ def add(
     paths: Paths,
     model: ModelOption,
     threshold: Threshold = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures the model sees at once.")] = None,
-    no_scores: Annotated[
-        bool, typer.Option("--no-scores", help="Neither keep scores nor use those that efuda tag kept.")
-    ] = False,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Where scores are kept, so that a picture is looked at once; the cache by default."),
+    ] = None,
+    no_scores: Annotated[bool, typer.Option("--no-scores", help="Neither keep scores nor use kept ones.")] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch", "--batch-size", min=1, help="Pictures the model sees at once; 4 by default, 16 on a GPU."
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes; one a core by default.")] = None,
     json: Json = False,
 ) -> None:
     """Tag pictures and add them to a collection, which is created if need be.
 
     Pictures stay where they are. Those that the collection already has from this model, unchanged, are left alone,
-    so the same command goes on where it was stopped, and picks up what is new.
+    so the same command goes on where it was stopped, and picks up what is new. Scores that efuda tag has kept are
+    used, and the other way round.
     """
     from efuda.collection import Collection
-    from efuda.images import find_pictures
     from efuda.tagging import Tagger, default_folder
-    from efuda.tagging import tag as stage
 
-    tagger = Tagger.open(model, threads=1)
+    failed: list[Failed] = []
+    found = _files(paths, failed)
+    tagger = Tagger.open(model, threads=None if 0 < len(found) < FEW else 1)
     if threshold is not None:
         tagger = tagger.with_threshold(threshold)
+    how = Scoring(_FRAMES, False, None if no_scores else scores or default_folder(), batch, workers, None)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
-        found = list(find_pictures(paths, archives=False))
         todo = list(opened.untagged(found, tagger.identity))
-        results = stage(tagger, todo, batch=batch, scores=None if no_scores else default_folder())
-        done = opened.add(counted(results, len(todo), progress), tagger)
+        with scored(tagger, model, how) as run:
+            results = chain.from_iterable(run(todo))
+            done = opened.add(counted(results, len(todo), progress), tagger)
     kept = len(found) - len(todo)
-    text = summary(f"{done.added:,} pictures added, {done.updated:,} updated", kept, "unchanged")
+    text = f"{number_of(done.added, 'picture')} added, {done.updated:,} updated"
+    text += f", {run.reused:,} by scores kept from before" if run.reused else ""
     counts = {"found": len(found), "added": done.added, "updated": done.updated, "kept": kept}
-    finish(counts, f'{text}\nSearch them: efuda search {collection} "TAG -TAG"', done.failed, json)
+    counts["from_kept_scores"] = run.reused
+    text = f'{summary(text, kept, "unchanged")}\nSearch them: efuda search {collection} "TAG -TAG"'
+    finish(counts, text, failed + done.failed, json)
+
+
+def _files(paths: list[str], failed: list[Failed]) -> list[Path]:
+    """The pictures that are files of their own, since a collection holds no others.
+
+    An archive that is named outright is among the failed, one in a folder is said to be left out.
+    """
+    from efuda.images.archives import archive_of
+    from efuda.places import is_remote
+    from efuda.tagging import Failed
+
+    if far := next((path for path in paths if is_remote(path)), None):
+        raise UsageError(f"A collection holds files of this machine, not {far}: fetch them first.")
+    files, archives = list[Path](), dict[Path, None]()
+    for path in find(paths, recursive=True, videos=False, skipped=lambda *what: failed.append(Failed(*what))):
+        within = archive_of(path) if not path.exists() else None
+        if within is None:
+            files.append(path)
+        else:
+            archives[within[0]] = None
+    for archive in archives:
+        reason = "a collection holds files, not pages of archives: unpack it first"
+        if str(archive) in map(os.path.normpath, paths):
+            failed.append(Failed(archive, reason))
+        else:
+            output.say(f"left out {archive}: {reason}")
+    return files
 
 
 def status(collection: CollectionPath, json: Json = False) -> None:
@@ -100,7 +160,7 @@ def search(
         for picture in found.pictures:
             print(picture.path)
     else:
-        print(f"{found.total:,} pictures")
+        print(number_of(found.total, "picture"))
         for picture in found.pictures:
             names = " ".join(name for name, _, _ in picture.tags)
             print(f"{picture.id:>7}  {picture.path}\n         {names}")

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from efuda.errors import UsageError
 
 if TYPE_CHECKING:
     from efuda.tagging import Failed, Looking, Tagged, Tagger
 
-__all__ = ["Scored", "Scoring", "scored"]
+__all__ = ["FEW", "Scored", "Scoring", "scored"]
+
+FEW: Final = 8  # so many pictures are sooner done by all cores together than by each for itself
 
 
 @dataclass(frozen=True, slots=True)

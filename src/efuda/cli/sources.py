@@ -7,21 +7,28 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from efuda.cli.console import output
 from efuda.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from efuda.images.finding import Skipped
 
 __all__ = ["find", "watched"]
 
 _QUIET = 0.3  # seconds without a new picture, after which those that came are tagged
 
 
-def find(paths: Sequence[str], *, recursive: bool, videos: bool) -> Iterator[Path]:
-    """Pictures in a stable order; what cannot be looked into is said and left out.
+def find(paths: Sequence[str], *, recursive: bool, videos: bool, skipped: Skipped) -> Iterator[Path]:
+    """Pictures in a stable order.
 
     Args:
         paths: files, folders, archives, URLs; `-` for a list of paths on standard input.
+        skipped: told of what is listed but missing, and of what cannot be looked into.
+
+    Raises:
+        InputError: a path that is named outright does not exist.
     """
     from efuda.images import find_pictures, paths_from
     from efuda.places import is_remote
@@ -29,12 +36,12 @@ def find(paths: Sequence[str], *, recursive: bool, videos: bool) -> Iterator[Pat
     for path in paths:
         if path == "-":
             listed = paths_from(sys.stdin.buffer)
-            yield from find_pictures(listed, recursive=recursive, videos=videos, strict=False, skipped=_skipped)
+            yield from find_pictures(listed, recursive=recursive, videos=videos, strict=False, skipped=skipped)
         elif is_remote(path):
             yield from _remote(path, recursive, videos)
     here = [Path(path) for path in paths if path != "-" and not is_remote(path)]
     if here:
-        yield from find_pictures(here, recursive=recursive, videos=videos, skipped=_skipped)
+        yield from find_pictures(here, recursive=recursive, videos=videos, skipped=skipped)
 
 
 def watched(paths: Sequence[str], *, recursive: bool, videos: bool) -> Iterator[Path | None]:
@@ -51,7 +58,7 @@ def watched(paths: Sequence[str], *, recursive: bool, videos: bool) -> Iterator[
 
     def look() -> None:
         here = [Path(path) for path in paths]
-        for path in watch(here, recursive=recursive, videos=videos, stop=stop, skipped=_skipped):
+        for path in watch(here, recursive=recursive, videos=videos, stop=stop, skipped=_said):
             found.put(path)
 
     threading.Thread(target=look, daemon=True).start()
@@ -89,5 +96,5 @@ def _remote(place: str, recursive: bool, videos: bool) -> Iterator[Path]:
         yield cast(Path, RemotePath(place))
 
 
-def _skipped(path: Path, reason: str) -> None:
+def _said(path: Path, reason: str) -> None:
     output.say(f"left out {path}: {reason}")

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from efuda.cli.console import output
-from efuda.cli.outcomes import counted, finish, summary
-from efuda.cli.scoring import Scoring, scored
+from efuda.cli.outcomes import counted, finish, number_of, summary
+from efuda.cli.scoring import FEW, Scoring, scored
 from efuda.cli.sources import find, watched
 from efuda.errors import UsageError
 
 if TYPE_CHECKING:
-    from efuda.tagging import Failed
+    from efuda.tagging import Failed, Sink
 
 __all__ = ["register"]
 
@@ -29,7 +29,6 @@ _WHERE, _WHICH, _HOW = "Where tags go", "Which tags", "How tags are written"
 _LOOK, _HANDS = "How pictures are looked at", "Speed"
 _STREAMS = ("jsonl", "csv")
 _ONE_FILE = (*_STREAMS, "parquet", "kohya")
-_FEW = 8  # so many pictures are sooner done by all cores together than by each for itself
 
 
 def register(app: typer.Typer) -> None:
@@ -175,6 +174,14 @@ def tag(
             help="One eye colour, hair colour … a person: danbooru for the groups that come along, or a TOML file.",
         ),
     ] = None,
+    probabilities: Annotated[
+        bool,
+        _option(
+            _WHICH,
+            "--probabilities",
+            help="Scores are calibrated probabilities, where efuda calibrate has left them; thresholds stay on scores.",
+        ),
+    ] = False,
     remove_underscore: Annotated[
         bool, _option(_HOW, "--remove-underscore", help="Spaces for underscores, except in faces such as ^_^.")
     ] = False,
@@ -235,14 +242,20 @@ def tag(
     ] = False,
     scores: Annotated[
         Path | None,
-        _option(_LOOK, "--scores", help="Where scores are kept, so that a picture is looked at once; the cache by default."),
+        _option(
+            _LOOK, "--scores", help="Where scores are kept, so that a picture is looked at once; the cache by default."
+        ),
     ] = None,
     no_scores: Annotated[bool, _option(_LOOK, "--no-scores", help="Neither keep scores nor use kept ones.")] = False,
     batch: Annotated[
         int | None,
-        _option(_HANDS, "--batch", "--batch-size", min=1, help="Pictures the model sees at once; 4 by default, 16 on a GPU."),
+        _option(
+            _HANDS, "--batch", "--batch-size", min=1, help="Pictures the model sees at once; 4 by default, 16 on a GPU."
+        ),
     ] = None,
-    workers: Annotated[int | None, _option(_HANDS, "--workers", min=1, help="Decoding processes; one a core by default.")] = None,
+    workers: Annotated[
+        int | None, _option(_HANDS, "--workers", min=1, help="Decoding processes; one a core by default.")
+    ] = None,
     ray: Annotated[
         str | None,
         _option(_HANDS, "--ray", help="Tag on a Ray cluster: host:port, ray://host:port or auto. Needs the extra ray."),
@@ -287,23 +300,25 @@ def tag(
         implications=implications,
         implications_file=implications_file,
         exclusive=exclusive,
+        probabilities=probabilities,
     )
     style = Style(caption_separator, _dotted(caption_extension), keep_mtime)
     existing = _existing(skip_existing, merge, replace)
-    found = [] if watch else list(find(paths, recursive=recursive, videos=videos))
+    if watch and dry_run:
+        raise UsageError("--watch and --dry-run do not go together: what will come cannot be counted.")
+    failed: list[Failed] = []
+    left_out = lambda path, reason: failed.append(Failed(path, reason))  # noqa: E731
+    found = [] if watch else list(find(paths, recursive=recursive, videos=videos, skipped=left_out))
     _check_places(found, kind)
-    tagger = Tagger.open(model, threads=None if 0 < len(found) < _FEW else 1)
+    tagger = Tagger.open(model, threads=None if 0 < len(found) < FEW else 1)
     chooser = Chooser(tagger, rules)
     how = Scoring(frames, full_decode, None if no_scores else scores or default_folder(), batch, workers, ray)
-    failed: list[Failed] = []
     said: Counter[str] = Counter()
     tagged = 0
     with open_sink(kind, tagger.name, out=out, existing=existing, style=style) as sink:
         todo = [path for path in found if sink.wants(path)]
         if watch:
-            coming = (
-                path for path in watched(paths, recursive=recursive, videos=videos) if path is None or sink.wants(path)
-            )
+            coming = _noted(watched(paths, recursive=recursive, videos=videos), sink, found, todo)
         if not dry_run:
             gc.set_threshold(500_000)  # tuples by the million, none in a circle: looking for circles took half the time
             with output.progress() as progress, scored(tagger, model, how) as run, _until_stopped(watch):
@@ -318,8 +333,8 @@ def tag(
     kept = len(found) - len(todo)
     facts: dict[str, Any] = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
     facts["from_kept_scores"] = run.reused if not dry_run else 0
-    text = f"{len(todo):,} pictures would be tagged" if dry_run else f"{tagged:,} pictures tagged"
-    text += f", {run.reused:,} of them by scores kept from before" if not dry_run and run.reused else ""
+    text = f"{number_of(len(todo), 'picture')} would be tagged" if dry_run else f"{number_of(tagged, 'picture')} tagged"
+    text += f", {run.reused:,} by scores kept from before" if not dry_run and run.reused else ""
     text = summary(text, kept, "had one already")
     if frequency_tags:
         facts["frequencies"] = dict(said.most_common())
@@ -362,6 +377,17 @@ def _check_places(found: Iterable[Path], kind: str) -> None:
 
     if kind not in _ONE_FILE and (far := next((path for path in found if is_remote(str(path))), None)):
         raise UsageError(f"Nothing can be written beside {far}: choose --to jsonl, csv or parquet, and --out.")
+
+
+def _noted(coming: Iterable[Path | None], sink: Sink, found: list[Path], todo: list[Path]) -> Iterator[Path | None]:
+    """What comes and is wanted; `found` and `todo` grow by it, for the counts at the end."""
+    for path in coming:
+        if path is not None:
+            found.append(path)
+            if not sink.wants(path):
+                continue
+            todo.append(path)
+        yield path
 
 
 @contextmanager
