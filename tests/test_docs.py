@@ -48,6 +48,17 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} → {target}"
 
 
+def test_links_into_a_page_lead_to_a_heading() -> None:
+    pages = {
+        page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    }
+    for name, text in pages.items():
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            headings = re.findall(r"^#+ (.+)$", pages[Path(target).name or name], re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{name} → {target}#{anchor}"
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_open_with_command_hardware_and_expectation(name: str) -> None:
     head = recipe_text(name).split("[", 1)[0]
