@@ -433,6 +433,8 @@ def test_models(efuda: Efuda, model: Model) -> None:
     (general,) = (line for line in one["categories"] if line["category"] == "general")
     assert general["tags"] == 7 and 0 < general["lowest"] <= general["highest"] < 1
     assert "calibrated" in efuda("models", model.root.parent).out
+    slip = efuda("models", "wd-vit-tager-v3")
+    assert slip.code == 3 and "did you mean wd-vit-tagger-v3?" in slip.err
     known = efuda("models", "--json").data
     assert "SmilingWolf/wd-vit-tagger-v3" in {entry["repository"] for entry in known}
     assert "SmilingWolf/wd-vit-tagger-v3" in efuda("models").out

@@ -217,7 +217,7 @@ def test_an_archive_with_a_bad_page(efuda: Efuda, model: Path, tmp_path: Path) -
     broken.write_bytes(data[: len(data) // 2])
     done = efuda("tag", book, broken, "-m", model, "--json")
     assert (done.code, done.data["tagged"]) == (1, 3)
-    assert failures(done.data) == {"0002.png": "damaged in its archive"}
+    assert failures(done.data) == {"0002.png": "damaged in its archive", "broken.zip": "damaged archive"}
     assert "broken.zip: damaged archive" in done.err
     assert captions(tmp_path / "book.cbz.tags") == [CAPTION] * 3
 
