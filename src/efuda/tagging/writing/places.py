@@ -130,10 +130,14 @@ def write_all(file: io.FileIO, data: bytes) -> None:
 def _written(path: Path, data: bytes, *, durable: bool) -> Iterator[Path]:
     made = new_name(path.parent)
     try:
-        with made.open("xb", buffering=0) as file:
-            write_all(file, data)
+        # By its number: a file object that Ctrl-C meets before `with` has it would complain of not being closed.
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            write_all(io.FileIO(descriptor, "wb", closefd=False), data)
             if durable:
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         yield made
     finally:
         with suppress(OSError):
