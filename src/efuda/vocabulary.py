@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -22,7 +22,7 @@ from typing import Final
 
 from efuda.errors import ArtifactError
 
-__all__ = ["RATINGS", "Category", "Tag", "Vocabulary", "is_tag_name"]
+__all__ = ["RATINGS", "Category", "Tag", "Vocabulary", "all_implied", "is_tag_name"]
 
 
 class Category(IntEnum):
@@ -57,6 +57,18 @@ _TAG_NAME: Final = re.compile(r"(?![-~_`%(){}\[\]/])[!-)+\-.-~]{1,170}")
 def is_tag_name(name: str) -> bool:
     """Whether Danbooru would accept `name` (FORMATS: Danbooru metadata)."""
     return _TAG_NAME.fullmatch(name) is not None
+
+
+def all_implied(name: str, direct: Mapping[str, set[str]]) -> set[str]:
+    """What a tag implies through any number of steps of `direct`, itself left out; circles end."""
+    found: set[str] = set()
+    ahead = list(direct.get(name, ()))
+    while ahead:
+        implied = ahead.pop()
+        if implied not in found and implied != name:
+            found.add(implied)
+            ahead += direct.get(implied, ())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,14 +86,14 @@ def add(
     how = Scoring(_FRAMES, False, None if no_scores else scores or default_folder(), batch, workers, None)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
         todo = list(opened.untagged(found, tagger.identity))
-        with scored(tagger, model, how) as run:
-            results = chain.from_iterable(run(todo))
+        with scored(tagger, model, how) as scoring:
+            results = chain.from_iterable(scoring.run(todo))
             done = opened.add(counted(results, len(todo), progress), tagger)
     kept = len(found) - len(todo)
     text = f"{number_of(done.added, 'picture')} added, {done.updated:,} updated"
-    text += f", {run.reused:,} by scores kept from before" if run.reused else ""
+    text += f", {scoring.reused:,} by scores kept from before" if scoring.reused else ""
     counts = {"found": len(found), "added": done.added, "updated": done.updated, "kept": kept}
-    counts["from_kept_scores"] = run.reused
+    counts["from_kept_scores"] = scoring.reused
     text = f'{summary(text, kept, "unchanged")}\nSearch them: efuda search {collection} "TAG -TAG"'
     finish(counts, text, failed + done.failed, json)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 from efuda.errors import UsageError
 
@@ -36,12 +36,14 @@ class Scoring:
 
 
 class Scored(Protocol):
-    """Call it with pictures; `reused` is how many had kept scores."""
+    """What a command asks; `reused` is how many pictures had kept scores. A `Pipeline` is one."""
 
     @property
     def reused(self) -> int: ...
 
-    def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]: ...
+    def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+        """Handfuls of results, in order; a None among the pictures: those before it must not wait."""
+        ...
 
 
 @contextmanager
@@ -55,21 +57,7 @@ def scored(tagger: Tagger, model: str, how: Scoring) -> Iterator[Scored]:
             yield cluster
         return
     with Pipeline(tagger, batch=how.batch, workers=how.workers, looking=looking, scores=how.scores) as pipeline:
-        yield _Here(pipeline)
-
-
-class _Here:
-    def __init__(self, pipeline: object) -> None:
-        from efuda.tagging import Pipeline
-
-        self._pipeline = cast(Pipeline, pipeline)
-
-    @property
-    def reused(self) -> int:
-        return self._pipeline.reused
-
-    def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
-        return self._pipeline.run(pictures)
+        yield pipeline
 
 
 @contextmanager
@@ -84,7 +72,7 @@ def _on_a_cluster(tagger: Tagger, model: str, how: Scoring, looking: Looking) ->
     class Far:
         reused = 0
 
-        def __call__(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+        def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
             here = (path for path in pictures if path is not None)
             return tag_spread(workers, place, here, looking=looking, identity=tagger.identity, batch=how.batch or 4)
 

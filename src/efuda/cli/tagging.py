@@ -321,8 +321,8 @@ def tag(
             coming = _noted(watched(paths, recursive=recursive, videos=videos), sink, found, todo)
         if not dry_run:
             gc.set_threshold(500_000)  # tuples by the million, none in a circle: looking for circles took half the time
-            with output.progress() as progress, scored(tagger, model, how) as run, _until_stopped(watch):
-                results = write_batches(run(coming if watch else todo), chooser, sink)
+            with output.progress() as progress, scored(tagger, model, how) as scoring, _until_stopped(watch):
+                results = write_batches(scoring.run(coming if watch else todo), chooser, sink)
                 for result in counted(results, None if watch else len(todo), progress):
                     if isinstance(result, Failed):
                         failed.append(result)
@@ -332,9 +332,9 @@ def tag(
                             said.update(name for name, _, _ in result.tags)
     kept = len(found) - len(todo)
     facts: dict[str, Any] = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
-    facts["from_kept_scores"] = run.reused if not dry_run else 0
+    facts["from_kept_scores"] = scoring.reused if not dry_run else 0
     text = f"{number_of(len(todo), 'picture')} would be tagged" if dry_run else f"{number_of(tagged, 'picture')} tagged"
-    text += f", {run.reused:,} by scores kept from before" if not dry_run and run.reused else ""
+    text += f", {scoring.reused:,} by scores kept from before" if not dry_run and scoring.reused else ""
     text = summary(text, kept, "had one already")
     if frequency_tags:
         facts["frequencies"] = dict(said.most_common())

@@ -19,6 +19,7 @@ from typing import Any, Final
 from efuda.datasets.sources.unpacking import BROKEN, open_unpacked
 from efuda.errors import MetadataError
 from efuda.places import is_remote
+from efuda.vocabulary import all_implied
 
 __all__ = ["Relations", "find_relations", "read_relations", "read_tag_names"]
 
@@ -46,7 +47,7 @@ class Relations:
         direct: dict[str, set[str]] = {}
         for name, implied in implications:
             direct.setdefault(ends.get(name, name), set()).add(ends.get(implied, implied))
-        closed = {name: tuple(sorted(_all_implied(name, direct))) for name in direct}
+        closed = {name: tuple(sorted(all_implied(name, direct))) for name in direct}
         return cls(
             {name: end for name, end in ends.items() if name != end},
             {name: implied for name, implied in closed.items() if implied},
@@ -162,14 +163,3 @@ def _end_of_chain(name: str, direct: Mapping[str, str]) -> str:
         seen.add(following)
         name = following
     return name
-
-
-def _all_implied(name: str, direct: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    ahead = list(direct.get(name, ()))
-    while ahead:
-        implied = ahead.pop()
-        if implied not in found and implied != name:
-            found.add(implied)
-            ahead += direct.get(implied, ())
-    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from efuda.tagging.choosing import Chooser, Chosen, Rules
     from efuda.tagging.decoding import Looking
-    from efuda.tagging.pipeline import Pipeline, tag, tag_batches
+    from efuda.tagging.pipeline import Pipeline, tag
     from efuda.tagging.scores import ScoreStore, default_folder
     from efuda.tagging.scoring import score
     from efuda.tagging.spread import tag_spread
@@ -41,7 +41,6 @@ __all__ = [
     "rounded",
     "score",
     "tag",
-    "tag_batches",
     "tag_spread",
     "write",
     "write_batches",
@@ -65,7 +64,6 @@ _HOME: Final = {
     "rounded": "tagged",
     "score": "scoring",
     "tag": "pipeline",
-    "tag_batches": "pipeline",
     "tag_spread": "spread",
     "write": "writing",
     "write_batches": "writing",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from efuda.errors import InputError
-from efuda.vocabulary import Vocabulary
+from efuda.vocabulary import Vocabulary, all_implied
 
 __all__ = ["Implications", "Present", "find_file", "read_pairs"]
 
@@ -66,7 +66,7 @@ class Implications:
         for name, implied in pairs:
             direct.setdefault(name, set()).add(implied)
         index = vocabulary.index
-        closed = {name: _all_implied(name, direct) for name in direct if name in index}
+        closed = {name: all_implied(name, direct) for name in direct if name in index}
         lists = [sorted(index[one] for one in closed.get(name, ()) if one in index) for name in vocabulary.names]
         counts = np.array([len(one) for one in lists], dtype=np.int64)
         names = vocabulary.names
@@ -158,14 +158,3 @@ def _named(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         other = next((record[key] for key in _TO if record.get(key)), None)
         if name and other and record.get("status", "active") == "active":
             yield str(name), str(other)
-
-
-def _all_implied(name: str, direct: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    ahead = list(direct.get(name, ()))
-    while ahead:
-        implied = ahead.pop()
-        if implied not in found and implied != name:
-            found.add(implied)
-            ahead += direct.get(implied, ())
-    return found

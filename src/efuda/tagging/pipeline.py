@@ -29,7 +29,7 @@ from efuda.tagging.tagged import Failed, Tagged
 from efuda.tagging.tagger import Tagger
 from efuda.workers import cores
 
-__all__ = ["Pipeline", "tag", "tag_batches", "tag_images"]
+__all__ = ["Pipeline", "tag", "tag_images"]
 
 _CHUNK: Final = 1024  # files that are looked up together
 _KEEP_EVERY: Final = 1.0  # seconds of scores that a kill may cost
@@ -52,28 +52,15 @@ def tag(
         pictures: files, and pages of archives such as `comic.cbz/003.png`; some are taken ahead.
         batch: pictures the model sees at once; by default 4 on a CPU, where more gain nothing, 16 elsewhere.
         workers: decoding processes, one a core by default.
-        looking: frames, limits and whether large JPEGs are decoded at a fraction; by default one frame and yes.
+        looking: frames, limits and whether large JPEGs are decoded at a fraction; by default five frames and yes.
         scores: a folder where scores are kept and found again; None for neither.
 
     Raises:
         OutputError: the decoding processes cannot be started, or `scores` cannot be written.
     """
-    for results in tag_batches(tagger, pictures, batch=batch, workers=workers, looking=looking, scores=scores):
-        yield from results
-
-
-def tag_batches(
-    tagger: Tagger,
-    pictures: Iterable[Path],
-    *,
-    batch: int | None = None,
-    workers: int | None = None,
-    looking: Looking | None = None,
-    scores: Path | None = None,
-) -> Iterator[list[Tagged | Failed]]:
-    """As `tag`, by the handful, for those who can do something with many at once."""
     with Pipeline(tagger, batch=batch, workers=workers, looking=looking, scores=scores) as pipeline:
-        yield from pipeline.run(pictures)
+        for results in pipeline.run(pictures):
+            yield from results
 
 
 def tag_images(tagger: Tagger, images: Iterable[Image.Image], *, batch: int | None = None) -> Iterator[Tagged]:
