@@ -142,8 +142,8 @@ class _Lines:
         count = f"{done:,} of {total:,}" if total is not None else f"{done:,}"
         self._pending = f"{step}: {count} {unit}{self._pace(now, done, total)}  {note}".rstrip()
         if fresh or done == total or now - self._last > _PLAIN_EVERY_S:
-            print(self._pending, file=sys.stderr, flush=True)
-            self._last, self._pending = now, ""
+            self.close()
+            self._last = now
 
     def _pace(self, now: float, done: int, total: int | None) -> str:
         elapsed = now - self._began
@@ -155,7 +155,9 @@ class _Lines:
 
     def close(self) -> None:
         if self._pending:
-            print(self._pending, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{self._pending}\n")  # whole: a signal could come between print's text and its newline
+            sys.stderr.flush()
+            self._pending = ""
 
 
 class stop_on_signal:  # noqa: N801  # reads as the statement it is
