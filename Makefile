@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test bench clean chromium
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -14,7 +14,7 @@ demo: $(VENV)/.demo ## the whole way on illustrations drawn on the spot (about t
 	$(BIN)/efuda demo --out demo
 	@echo "The commands are in $(BIN); to type them as shown: . $(BIN)/activate"
 
-test: $(VENV)/.dev .venv-peers/.done ## every check: lint, format, types, tests with coverage
+test: $(VENV)/.dev .venv-peers/.done chromium ## every check: lint, format, types, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,6 +44,12 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -e '.[dev]'
 	touch $@
+
+# A browser for the gallery's tests: Debian's, or whichever is there.
+chromium:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get update -q && $$SUDO apt-get install -q -y chromium; } || \
+		{ echo "The gallery's tests need Chromium: install it and run make test again." >&2; exit 1; }
 
 # Another project's loader, to prove that it reads our models; it pins an older numpy, hence a place of its own.
 .venv-peers/.done: Makefile
