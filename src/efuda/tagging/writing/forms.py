@@ -24,7 +24,18 @@ from efuda.tagging.writing.places import Refused
 from efuda.tagging.writing.xmp import with_tags
 from efuda.vocabulary import Category
 
-__all__ = ["Caption", "Form", "Hydrus", "Json", "Xmp", "hydrus_tags", "merged_caption", "record", "xmp_tags"]
+__all__ = [
+    "Caption",
+    "Form",
+    "Hydrus",
+    "Json",
+    "Xmp",
+    "hydrus_tag",
+    "hydrus_tags",
+    "merged_caption",
+    "record",
+    "xmp_tags",
+]
 
 _NAMESPACES: Final = {"character": "character", "copyright": "series", "artist": "creator", "meta": "meta"}
 
@@ -178,12 +189,13 @@ class Hydrus:
 
 def hydrus_tags(chosen: Chosen) -> list[str]:
     """Tags as Hydrus spells them: with spaces, a namespace before a colon, and a colon before a tag that has one."""
-    tags = [_hydrus(name, category) for name, _, category in chosen.tags if category is not Category.RATING]
+    tags = [hydrus_tag(name, category) for name, _, category in chosen.tags if category is not Category.RATING]
     return [*filter(None, tags), *([f"rating:{chosen.rating}"] if chosen.rating else [])]
 
 
 @lru_cache(200_000)
-def _hydrus(name: str, category: Category) -> str:
+def hydrus_tag(name: str, category: Category) -> str:
+    """One tag as Hydrus spells it; empty for a name that it would not take."""
     name = " ".join(spelled(name).split()).lstrip("-")
     space = _NAMESPACES.get(category.label, "")
     return f"{space}:{name}" if name and (space or ":" in name) else name
