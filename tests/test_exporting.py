@@ -159,7 +159,9 @@ def test_other_categories_behind_a_decoder(all_categories: Model, tiny_recipe: R
     features = json.loads((root / "config.json").read_text())["num_features"]
     assert embedding.shape == (2, features + 3)
     behind = 1 / (1 + np.exp(-embedding[:, features:]))
-    assert np.allclose(Tagger.open(root).scores(batch), np.concatenate([output, behind], axis=1), atol=1e-6)
+    scores, seen = Tagger.open(root).look(batch)
+    assert np.allclose(scores, np.concatenate([output, behind], axis=1), atol=1e-6)
+    assert seen is not None and np.array_equal(seen, embedding[:, :features]), "the logits behind are no features"
 
 
 def test_model_that_differs_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

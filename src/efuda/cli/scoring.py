@@ -25,6 +25,7 @@ class Scoring:
     Attributes:
         scores: the folder of kept scores, None for none.
         ray: a cluster's address, None for this machine.
+        embeddings: whether results carry what the model sees before it names it; on a cluster they do not.
     """
 
     frames: int
@@ -33,6 +34,7 @@ class Scoring:
     batch: int | None
     workers: int | None
     ray: str | None
+    embeddings: bool = False
 
 
 class Scored(Protocol):
@@ -56,7 +58,14 @@ def scored(tagger: Tagger, model: str, how: Scoring) -> Iterator[Scored]:
         with _on_a_cluster(tagger, model, how, looking) as cluster:
             yield cluster
         return
-    with Pipeline(tagger, batch=how.batch, workers=how.workers, looking=looking, scores=how.scores) as pipeline:
+    with Pipeline(
+        tagger,
+        batch=how.batch,
+        workers=how.workers,
+        looking=looking,
+        scores=how.scores,
+        embeddings=how.embeddings,
+    ) as pipeline:
         yield pipeline
 
 

@@ -69,6 +69,7 @@ class Looking:
         memory: bytes a process may use, None for no limit.
         seconds: a file that takes longer is given up.
         scores: folder and key of a `ScoreStore` to look into, or None.
+        embeddings: whether a picture counts as known there only with its embedding.
     """
 
     preprocess: Preprocess
@@ -78,6 +79,7 @@ class Looking:
     memory: int | None = DECODING_MEMORY
     seconds: float = 60.0
     scores: tuple[Path, str] | None = None
+    embeddings: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -357,7 +359,8 @@ def _work(pipe: Any, looking: Looking, memory: str, slots: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     shared = shared_memory.SharedMemory(memory)
     inputs = np.ndarray((slots, *looking.shape), np.float32, shared.buf)
-    store = ScoreStore.open(*looking.scores, read_only=True) if looking.scores else None
+    kept = looking.scores
+    store = ScoreStore.open(*kept, read_only=True, embeddings=looking.embeddings) if kept else None
     if looking.memory is not None:
         limit_this_process(looking.memory)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg tell the terminal what they think of a file

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from efuda.images import on_white
@@ -45,6 +46,7 @@ def tag(
     workers: int | None = None,
     looking: Looking | None = None,
     scores: Path | None = None,
+    embeddings: bool = False,
 ) -> Iterator[Tagged | Failed]:
     """Tag pictures, in order.
 
@@ -54,11 +56,14 @@ def tag(
         workers: decoding processes, one a core by default.
         looking: frames, limits and whether large JPEGs are decoded at a fraction; by default five frames and yes.
         scores: a folder where scores are kept and found again; None for neither.
+        embeddings: also give what the model sees before it names it, if it can (`Tagged.embedding`).
 
     Raises:
         OutputError: the decoding processes cannot be started, or `scores` cannot be written.
     """
-    with Pipeline(tagger, batch=batch, workers=workers, looking=looking, scores=scores) as pipeline:
+    with Pipeline(
+        tagger, batch=batch, workers=workers, looking=looking, scores=scores, embeddings=embeddings
+    ) as pipeline:
         for results in pipeline.run(pictures):
             yield from results
 
@@ -94,17 +99,21 @@ class Pipeline:
         lanes: int | None = None,
         looking: Looking | None = None,
         scores: Path | None = None,
+        embeddings: bool = False,
     ) -> None:
         self.tagger, self.reused = tagger, 0
+        self.embeddings = embeddings and tagger.embeds
         self.batch = tagger.batch or batch or (16 if tagger.on_device else 4)
         looking = looking or Looking(tagger.preprocess)
         key = f"{tagger.identity}\n{looking.key}" if scores else ""
-        self._store = ScoreStore.open(scores, key) if scores else None
+        self._store = ScoreStore.open(scores, key, embeddings=self.embeddings) if scores else None
         self.lanes = lanes or (1 if tagger.on_device else max(1, cores() // tagger.threads))
         count = workers or cores()
         ahead = (self.lanes + 1) * self.batch + 2 * count
         self._decoders = Decoders(
-            replace(looking, scores=(scores, key) if scores else None), count, slots=ahead + 2 * count
+            replace(looking, scores=(scores, key) if scores else None, embeddings=self.embeddings),
+            count,
+            slots=ahead + 2 * count,
         )
         self._ahead = ahead
         self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="efuda-infer")
@@ -213,24 +222,30 @@ class Pipeline:
                     tagged = answer.seen.tagged(path)
                     self.reused += 1
                 else:
-                    tagged = Tagged.of(path, answer.size, next(rows))
+                    tagged = Tagged.of(path, answer.size, *next(rows))
                 results.append(tagged)
                 if self._store is not None:
                     self._unkept.append(Looked(stamp, answer.content, answer.pixels, tagged))
         return results
 
-    def _scores(self, decoded: Sequence[Decoded]) -> Iterator[np.typing.NDArray[np.float32]]:
-        """float32 [tags] a picture; of several frames the highest score counts: one frame may show a tag."""
+    def _scores(self, decoded: Sequence[Decoded]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+        """float32 [tags] a picture, and its embedding if these are wanted.
+
+        Of several frames the highest score counts, for one frame may show a tag; and the mean of the embeddings.
+        """
         if not decoded:
             return
         inputs = np.stack([frame for one in decoded for frame in one.inputs])
         frames = [len(one.inputs) for one in decoded]
         for one in decoded:
             one.release()
-        scores = np.concatenate(
-            [self.tagger.scores(inputs[at : at + self.batch]) for at in range(0, len(inputs), self.batch)]
-        )
-        yield from np.maximum.reduceat(scores, np.cumsum([0, *frames[:-1]]))
+        starts = np.cumsum([0, *frames[:-1]])
+        batches = [inputs[at : at + self.batch] for at in range(0, len(inputs), self.batch)]
+        seen = [self.tagger.look(one) if self.embeddings else (self.tagger.scores(one), None) for one in batches]
+        scores = np.maximum.reduceat(np.concatenate([one for one, _ in seen]), starts)
+        features = [one for _, one in seen if one is not None]
+        embeddings = np.add.reduceat(np.concatenate(features), starts) if features else [None] * len(scores)
+        yield from zip(scores, embeddings, strict=True)
 
     def _keep(self, *, always: bool = False) -> None:
         """Commit the scores of the last second."""

@@ -5,7 +5,9 @@
         store.keep([Looked(path, stamp, content, pixels, tagged)])
 
 A file is known by its path, size and time of change; a moved, renamed or copied one by its bytes; one whose metadata
-alone was rewritten by its pixels. The file is SQLite: several runs may share it, and what was kept survives a kill.
+alone was rewritten by its pixels. Embeddings are kept beside the scores once somebody asks for them; a picture without
+one counts as unknown to whoever wants it, and to nobody else. The file is SQLite: several runs may share it, and what
+was kept survives a kill.
 """
 
 from __future__ import annotations
@@ -48,11 +50,19 @@ CREATE TABLE files (
     picture  INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-_BY_CONTENT: Final = "SELECT width, height, scores FROM contents JOIN pictures ON id = picture WHERE content = ?"
+_EMBEDDINGS: Final = """
+CREATE TABLE IF NOT EXISTS embeddings (
+    picture INTEGER PRIMARY KEY,
+    vector  BLOB NOT NULL           -- float16, little-endian, of length 1
+);
+"""  # a table of its own: files of before have none, and whoever wants scores alone reads past nothing
+_BY_CONTENT: Final = "contents JOIN pictures ON pictures.id = picture WHERE content = ?"
+_BY_PIXELS: Final = "pictures WHERE pixels = ?"
 _FIND: Final = (
-    "SELECT path, bytes, mtime_ns, width, height, scores FROM files JOIN pictures ON pictures.id = picture "
+    "SELECT path, bytes, mtime_ns, width, height, scores, {} FROM files JOIN pictures ON pictures.id = picture "
     "WHERE path IN ({})"
 )
+_VECTOR: Final = "(SELECT vector FROM embeddings WHERE picture = pictures.id)"
 _PATIENCE: Final = 30  # seconds for another job to have written
 _TOGETHER: Final = 256  # files that one statement asks for
 
@@ -75,28 +85,33 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture's size and the scores as they are stored."""
+    """A picture's size, the scores as they are stored, and so the embedding if it was asked for."""
 
     size: tuple[int, int]
     scores: bytes
+    embedding: bytes | None = None
 
     def tagged(self, path: Path) -> Tagged:
         """As a result for this path."""
         ((rows, scores),) = _unpacked([self.scores])
-        return Tagged(path, self.size, rows, scores)
+        return Tagged(path, self.size, rows, scores, _vector(self.embedding))
 
 
 class ScoreStore:
     """One file of scores; every method may be called from one thread at a time."""
 
-    def __init__(self, path: Path, db: Any) -> None:
-        self.path, self._db = path, db
+    def __init__(self, path: Path, db: Any, embeddings: bool = False) -> None:
+        self.path, self._db, self._embeddings = path, db, embeddings
+        self._wanted = _VECTOR if embeddings else "NULL"
 
     @classmethod
-    def open(cls, folder: Path, key: str, *, read_only: bool = False) -> Self:
+    def open(cls, folder: Path, key: str, *, read_only: bool = False, embeddings: bool = False) -> Self:
         """Open or make the file for `key`: whatever else the scores depend on, such as model and preprocessing.
 
         A file that is damaged or of another version is set aside and a new one begun: it only saves work.
+
+        Args:
+            embeddings: a picture is known only if its embedding is, too.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -105,7 +120,7 @@ class ScoreStore:
         path = folder / f"{label}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.db"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return cls(path, _connect(path, read_only=read_only))
+            return cls(path, _connect(path, read_only=read_only), embeddings)
         except OSError as error:
             raise OutputError(
                 f"Scores cannot be kept in {folder} ({error.strerror}). Name another place with --scores, or use "
@@ -117,11 +132,12 @@ class ScoreStore:
         found: list[Tagged | None] = [None] * len(paths)
         for first in range(0, len(paths), _TOGETHER):
             places = {os.fsencode(path): first + at for at, path in enumerate(paths[first : first + _TOGETHER])}
-            rows = self._db.execute(_FIND.format(",".join("?" * len(places))), tuple(places)).fetchall()
-            known = [row for row in rows if stamps[places[row[0]]] == (row[1], row[2])]
+            statement = _FIND.format(self._wanted, ",".join("?" * len(places)))
+            rows = self._db.execute(statement, tuple(places)).fetchall()
+            known = [row for row in rows if stamps[places[row[0]]] == (row[1], row[2]) and self._suffices(row[6])]
             for row, (outputs, scores) in zip(known, _unpacked([row[5] for row in known]), strict=True):
                 at = places[row[0]]
-                found[at] = Tagged(paths[at], (row[3], row[4]), outputs, scores)
+                found[at] = Tagged(paths[at], (row[3], row[4]), outputs, scores, _vector(row[6]))
         return found
 
     def by_content(self, content: bytes) -> Seen | None:
@@ -130,7 +146,7 @@ class ScoreStore:
 
     def by_pixels(self, pixels: bytes) -> Seen | None:
         """What is known of a picture that looks the same to the model."""
-        return self._seen("SELECT width, height, scores FROM pictures WHERE pixels = ?", pixels)
+        return self._seen(_BY_PIXELS, pixels)
 
     def keep(self, looked: Iterable[Looked]) -> None:
         """Keep them all, in one transaction, on the disk when this returns.
@@ -164,9 +180,12 @@ class ScoreStore:
     ) -> None:
         self.close()
 
-    def _seen(self, statement: str, key: bytes) -> Seen | None:
-        row = self._db.execute(statement, (key,)).fetchone()
-        return None if row is None else Seen((row[0], row[1]), row[2])
+    def _seen(self, where: str, key: bytes) -> Seen | None:
+        row = self._db.execute(f"SELECT width, height, scores, {self._wanted} FROM {where}", (key,)).fetchone()
+        return None if row is None or not self._suffices(row[3]) else Seen((row[0], row[1]), row[2], row[3])
+
+    def _suffices(self, embedding: bytes | None) -> bool:
+        return embedding is not None or not self._embeddings
 
     def _keep(self, one: Looked) -> None:
         execute = self._db.execute
@@ -183,6 +202,9 @@ class ScoreStore:
             )
             picture = execute("SELECT id FROM pictures WHERE pixels = ?", (one.pixels,)).get
             execute("INSERT OR REPLACE INTO contents (content, picture) VALUES (?, ?)", (one.content, picture))
+            if tagged.embedding is not None:
+                vector = tagged.embedding.astype("<f2").tobytes()
+                execute("INSERT OR REPLACE INTO embeddings (picture, vector) VALUES (?, ?)", (picture, vector))
         if one.stamp is not None:
             execute(
                 "INSERT OR REPLACE INTO files (path, bytes, mtime_ns, picture) VALUES (?, ?, ?, ?)",
@@ -226,6 +248,10 @@ def _unpacked(stored: Sequence[bytes]) -> Iterator[tuple[NDArray[np.uint32], NDA
         start = stop
 
 
+def _vector(stored: bytes | None) -> NDArray[np.float16] | None:
+    return None if stored is None else np.frombuffer(stored, "<f2").astype(np.float16, copy=False)
+
+
 def _connect(path: Path, *, read_only: bool) -> Any:
     import apsw
 
@@ -262,6 +288,8 @@ def _prepared(path: Path, *, read_only: bool) -> Any:
             if db.pragma("user_version") == 0 and db.execute("SELECT count(*) FROM sqlite_schema").get == 0:
                 db.execute(_SCHEMA)
                 db.pragma("user_version", VERSION)
+            if db.pragma("user_version") == VERSION:
+                db.execute(_EMBEDDINGS)
     if db.pragma("user_version") != VERSION:
         db.close()
         raise LookupError

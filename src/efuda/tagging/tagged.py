@@ -21,7 +21,7 @@ from efuda.vocabulary import Category
 if TYPE_CHECKING:
     from efuda.tagging.tagger import Tagger
 
-__all__ = ["FLOOR", "STEPS", "Failed", "Tagged", "quantise", "rounded"]
+__all__ = ["FLOOR", "STEPS", "Failed", "Tagged", "quantise", "rounded", "unit"]
 
 FLOOR: Final = 0.01
 STEPS: Final = 65_535
@@ -36,18 +36,28 @@ class Tagged:
         size: (width, height) in pixels, upright.
         rows: uint32 [kept], the outputs whose score is at least `FLOOR`, ascending.
         scores: float32 [kept], multiples of 1/65,535.
+        embedding: float16 [features] of length 1, near for like pictures; None where it was not asked for, or the
+            model gives none.
     """
 
     path: Path
     size: tuple[int, int]
     rows: NDArray[np.uint32]
     scores: NDArray[np.float32]
+    embedding: NDArray[np.float16] | None = None
 
     @classmethod
-    def of(cls, path: Path, size: tuple[int, int], scores: NDArray[np.float32]) -> Self:
-        """Of a score for every tag, float32 [tags]."""
+    def of(
+        cls,
+        path: Path,
+        size: tuple[int, int],
+        scores: NDArray[np.float32],
+        embedding: NDArray[np.float32] | None = None,
+    ) -> Self:
+        """Of a score for every tag, float32 [tags], and of features, float32 [features] of any length."""
         rows, steps = quantise(scores)
-        return cls(path, size, rows, steps.astype(np.float32) / np.float32(STEPS))
+        seen = None if embedding is None else unit(embedding)
+        return cls(path, size, rows, steps.astype(np.float32) / np.float32(STEPS), seen)
 
     def dense(self, tags: int) -> NDArray[np.float32]:
         """float32 [tags], 0 where a score was below `FLOOR`."""
@@ -81,6 +91,13 @@ def rounded(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
     """Thresholds as scores are rounded, so that a score on the edge stays on it; never below `FLOOR`."""
     steps = np.rint(np.maximum(thresholds, np.float32(FLOOR)) * np.float32(STEPS))
     return (steps / np.float32(STEPS)).astype(np.float32)
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Rows at the length 1, so that a product of two is their cosine; a row of zeros, or not of numbers, is zeros."""
+    sound = np.nan_to_num(vectors.astype(np.float64), posinf=0.0, neginf=0.0)
+    length = np.linalg.norm(sound, axis=-1, keepdims=True)
+    return (sound / np.where(length > 0, length, 1)).astype(np.float16)
 
 
 def quantise(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:

@@ -4,6 +4,7 @@ tagger = Tagger.open("model")                                   # a directory, o
 tagger = Tagger.open("hf://SmilingWolf/wd-vit-tagger-v3")       # fetched once, then from the cache
 tagger = Tagger.open("wd-vit-tagger-v3")                        # the same, by its name in `efuda models`
 tagger.scores(batch)        # float32 [n, 448, 448, 3] → float32 [n, tags]
+tagger.look(batch)          # the same, and float32 [n, features] or None, in one run
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Tagger"]
 
 _UNCALIBRATED: Final = 0.5
+_EMBEDDINGS: Final = ("embedding", "feature", "pooled")  # what the output is called, or a part of it, best first
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Tagger:
     _logits: bool = False
     weights: Path | None = None
     threads: int = 1
+    _embedding: str | None = None
 
     def __init__(self, model: Path | str, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Open a model; see `open`."""
@@ -166,6 +169,7 @@ class Tagger:
             skip,
             other,
             threads=threads or cores(),
+            _embedding=_embedding_of(network),
         )
 
     @classmethod
@@ -188,6 +192,7 @@ class Tagger:
             _logits=layout.logits or output == "logits",
             weights=layout.weights,
             threads=threads or cores(),
+            _embedding=_embedding_of(network),
         )
 
     @property
@@ -213,22 +218,42 @@ class Tagger:
 
         Several threads may call it at once.
         """
+        return self._look(batch, None)[0]
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the model gives out what it sees before it names it: numbers that are near for like pictures."""
+        return self._embedding is not None
+
+    def look(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The scores, to the last bit as `scores` gives them, and float32 [n, features], None if it does not embed."""
+        return self._look(batch, self._embedding)
+
+    def _look(
+        self, batch: NDArray[np.float32], embedding: str | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         if self.batch is not None and len(batch) != self.batch:
-            return self._in_batches(batch, self.batch)
-        wanted = [self._output, *(["embedding"] if self._other else [])]
-        output, *embedding = self._network.run(wanted, batch)
+            return self._in_batches(batch, self.batch, embedding)
+        features = "embedding" if self._other else embedding
+        output, *more = self._network.run([self._output, *([features] if features else [])], batch)
         known: NDArray[np.float32] = _sigmoid(output) if self._logits else output
         known = known[:, self._skip :]
-        if self._other is None:
-            return known
-        return np.concatenate([known, _sigmoid(self._other.logits(embedding[0]))], axis=1)
+        if self._other is not None:
+            known = np.concatenate([known, _sigmoid(self._other.logits(more[0]))], axis=1)
+        if embedding is None:
+            return known, None
+        return known, more[0][:, : self._other.start] if isinstance(self._other, _LogitsBehind) else more[0]
 
-    def _in_batches(self, batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    def _in_batches(
+        self, batch: NDArray[np.float32], size: int, embedding: str | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The last one is filled up with zeros, whose scores are left out."""
         missing = -len(batch) % size
         padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
-        found = [self.scores(padded[row : row + size]) for row in range(0, len(padded), size)]
-        return np.concatenate(found)[: len(batch)]
+        found = [self._look(padded[row : row + size], embedding) for row in range(0, len(padded), size)]
+        seen = [features for _, features in found if features is not None]
+        scores = np.concatenate([scores for scores, _ in found])[: len(batch)]
+        return scores, np.concatenate(seen)[: len(batch)] if seen else None
 
     def tag(
         self,
@@ -287,6 +312,12 @@ def _read_other_head(root: Path) -> _LinearHead | _LogitsBehind | None:
             return _LinearHead(stored["weight"], stored["bias"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Copy or export the model again.") from error
+
+
+def _embedding_of(network: Network) -> str | None:
+    """The output that holds a row of features a picture, by the names that families give it."""
+    rows = [name for name, width in network.outputs.items() if width is not None]
+    return next((name for part in _EMBEDDINGS for name in rows if part in name.lower()), None)
 
 
 def _fitted(layout: Layout, network: Network) -> tuple[int | None, Preprocess]:
