@@ -162,7 +162,7 @@ def search(
     else:
         print(number_of(found.total, "picture"))
         for picture in found.pictures:
-            names = " ".join(name for name, _, _ in picture.tags)
+            names = " ".join(tag.name for tag in picture.tags)
             print(f"{picture.id:>7}  {picture.path}\n         {names}")
 
 
@@ -172,7 +172,7 @@ def _picture(picture: Any) -> dict[str, Any]:
         "path": str(picture.path),
         "width": picture.width,
         "height": picture.height,
-        "tags": {name: score for name, _, score in picture.tags},
-        "rating": picture.rating,
+        "tags": {tag.name: tag.score for tag in picture.tags},
+        "rating": picture.ratings,
         "added": str(picture.added),
     }

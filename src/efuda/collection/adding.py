@@ -1,6 +1,6 @@
 """How pictures enter the collection: what a file is, and results written in whole batches.
 
-writer = Writer(db, tagger)
+writer = Writer(record, tagger)
 for result in results:
     writer.take(result)
     if writer.is_due():
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +22,29 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from efuda.collection.index import RATING_PREFIX
-from efuda.collection.schema import transaction
+from efuda.collection.record import Record, Writing, number
+from efuda.collection.taggings import packed_scores, put_tagging
 from efuda.tagging import Failed, Tagged, Tagger, rounded
 from efuda.vocabulary import Category
 
-__all__ = ["Added", "File", "Writer", "link", "real_path", "stored_path"]
+__all__ = [
+    "RATING_PREFIX",
+    "Added",
+    "File",
+    "Writer",
+    "link",
+    "new_picture",
+    "real_path",
+    "stored_path",
+    "untagged",
+]
 
+Rows = NDArray[np.intp]
+Scores = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+RATING_PREFIX: Final = "rating:"
+_BLOCK: Final = 1 << 18
 _BATCH: Final = 200
 _SECONDS: Final = 2.0
 _FLOOR: Final = 0.05  # lower scores are kept only where a threshold is lower still; every rating's is kept
@@ -56,6 +73,7 @@ class File:
 
     path: Path
     sha256: bytes
+    md5: bytes
     bytes: int
     mtime_ns: int
     filetype: str
@@ -64,20 +82,28 @@ class File:
     def read(cls, path: Path) -> Self:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            head = file.read(12)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").digest()
-        return cls(path, digest, stat.st_size, stat.st_mtime_ns, _filetype(head))
+            sha256, md5, head = hashlib.sha256(), hashlib.md5(usedforsecurity=False), b""
+            while block := file.read(_BLOCK):
+                head = head or block[:12]
+                sha256.update(block)
+                md5.update(block)
+        return cls(path, sha256.digest(), md5.digest(), stat.st_size, stat.st_mtime_ns, _filetype(head))
 
 
 class Writer:
-    """Gathers a tagger's results and writes them, a batch a transaction."""
+    """Gathers a tagger's results and writes them, a batch a transaction.
 
-    def __init__(self, db: apsw.Connection, tagger: Tagger) -> None:
-        self.db, self.tagger, self.sum = db, tagger, Added()
+    A run is at most two operations, made when they have something in them: "add" for pictures that are new, "tag" for
+    those that were known. Undoing one withdraws its taggings and brings back those that they replaced.
+    """
+
+    def __init__(self, record: Record, tagger: Tagger) -> None:
+        self.record, self.tagger, self.sum = record, tagger, Added()
         self.batch: list[tuple[File, Tagged]] = []
         self.last = time.monotonic()
         self.broken = False  # whether the database refused the batch
+        self.operations: dict[str, int] = {}
+        self.thresholds = rounded(tagger.thresholds)
         self.ratings = np.array(tagger.vocabulary.rows(Category.RATING), dtype=np.intp)
         self.tag_ids = np.zeros(len(tagger.vocabulary), dtype=np.int64)  # 0 where not known yet
 
@@ -96,101 +122,141 @@ class Writer:
     def flush(self) -> None:
         """Write the batch; on any failure nothing of it is written and it stays the batch."""
         if self.batch:
-            before = self.sum.added, self.sum.updated, self.tag_ids.copy()
+            before = self.sum.added, self.sum.updated, self.tag_ids.copy(), self.operations.copy()
             try:
-                with transaction(self.db):
-                    model = self._model()
-                    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+                with self.record.write(durable=False) as writing:
+                    source = writing.source("model", self.tagger.identity, self.tagger.name)
                     for file, tagged in self.batch:
-                        picture = self._picture(file, tagged, at)
-                        link(self.db, file, picture)
-                        self._predict(picture, model, tagged.dense(len(self.tagger.vocabulary)), at)
+                        self._write(writing, source, file, tagged)
             except BaseException as error:
-                self.sum.added, self.sum.updated, self.tag_ids = before
-                self.broken = isinstance(error, apsw.Error)
+                self.sum.added, self.sum.updated, self.tag_ids, self.operations = before
+                self.broken = isinstance(error.__cause__, apsw.Error)
                 raise
         self.batch = []
         self.last = time.monotonic()
 
-    def _model(self) -> int:
-        return _number(
-            self.db,
-            "INSERT INTO models (identity, name) VALUES (?, ?) ON CONFLICT (identity) DO UPDATE SET name = "
-            "excluded.name RETURNING id",
-            (self.tagger.identity, self.tagger.name),
-        )
-
-    def _picture(self, file: File, tagged: Tagged, at: str) -> int:
-        known = self.db.execute("SELECT id FROM pictures WHERE sha256 = ?", (file.sha256,)).get
-        if isinstance(known, int):
+    def _write(self, writing: Writing, source: int, file: File, tagged: Tagged) -> None:
+        picture = writing.db.execute("SELECT id FROM pictures WHERE sha256 = ?", (file.sha256,)).get
+        if isinstance(picture, int):
             self.sum.updated += 1
-            return known
-        self.sum.added += 1
-        return _number(
-            self.db,
-            "INSERT INTO pictures (sha256, bytes, filetype, width, height, added) VALUES (?, ?, ?, ?, ?, ?) "
-            "RETURNING id",
-            (file.sha256, file.bytes, file.filetype, *tagged.size, at),
-        )
+            operation = self._operation(writing, "tag", source)
+        else:
+            self.sum.added += 1
+            picture = new_picture(writing, file, tagged.size)
+            operation = self._operation(writing, "add", source)
+        link(writing, file, picture)
+        put_tagging(writing, operation, picture, source, self._scores(writing, tagged))
 
-    def _predict(self, picture: int, model: int, scores: NDArray[np.float32], at: str) -> None:
-        self.db.execute("DELETE FROM taggings WHERE picture = ? AND model = ?", (picture, model))
-        tagging = _number(
-            self.db,
-            "INSERT INTO taggings (picture, model, at) VALUES (?, ?, ?) RETURNING id",
-            (picture, model, at),
-        )
-        rows, quantised, present = self._kept(scores)
-        self._learn(rows[self.tag_ids[rows] == 0])
-        self.db.executemany(
-            "INSERT INTO predictions (tagging, tag, score, present) VALUES (?, ?, ?, ?)",
-            zip([tagging] * len(rows), self.tag_ids[rows].tolist(), quantised.tolist(), present.tolist(), strict=True),
-        )
+    def _operation(self, writing: Writing, kind: str, source: int) -> int:
+        if kind not in self.operations:
+            words = "added with" if kind == "add" else "tagged by"
+            self.operations[kind] = writing.operation(kind, source, f"{words} {self.tagger.name}")
+        return self.operations[kind]
 
-    def _kept(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.int64]]:
-        """The outputs worth keeping, their scores × 255, and 1 where the tag is present."""
-        scores = np.nan_to_num(scores)
-        present = (scores > 0) & (scores >= rounded(self.tagger.thresholds))
+    def _scores(self, writing: Writing, tagged: Tagged) -> bytes:
+        """What is kept of a model's scores, as a tagging keeps it."""
+        scores, rows = tagged.scores, tagged.rows.astype(np.intp)
+        present = scores >= self.thresholds[rows]
         kept = present | (scores >= _FLOOR)
         if len(self.ratings):
-            kept[self.ratings] = True
-            present[self.ratings] = False
-            present[self.ratings[np.argmax(scores[self.ratings])]] = True
-        rows = np.flatnonzero(kept)
-        return rows, np.rint(np.clip(scores[rows], 0, 1) * 255).astype(np.uint8), present[rows].astype(np.int64)
+            rows, scores, present, kept = self._with_ratings(tagged, present, kept)
+        rows, scores, present = rows[kept], scores[kept], present[kept]
+        self._learn(writing, rows[self.tag_ids[rows] == 0])
+        return packed_scores(self.tag_ids[rows], np.rint(np.clip(scores, 0, 1) * 255).astype(np.int64), present)
 
-    def _learn(self, rows: NDArray[np.intp]) -> None:
+    def _with_ratings(self, tagged: Tagged, present: Bools, kept: Bools) -> tuple[Rows, Scores, Bools, Bools]:
+        """With every rating kept, and the best one, however low, alone present."""
+        ratings = np.zeros(len(self.ratings), dtype=np.float32)
+        is_rating = np.isin(tagged.rows, self.ratings)
+        ratings[np.searchsorted(self.ratings, tagged.rows[is_rating])] = tagged.scores[is_rating]
+        best = np.zeros(len(self.ratings), dtype=np.bool_)
+        best[np.argmax(ratings)] = True
+        others = ~is_rating
+        return (
+            np.concatenate([tagged.rows[others].astype(np.intp), self.ratings]),
+            np.concatenate([tagged.scores[others], ratings]),
+            np.concatenate([present[others], best]),
+            np.concatenate([kept[others], np.ones_like(best)]),
+        )
+
+    def _learn(self, writing: Writing, rows: Rows) -> None:
         """Find or make the tags of these outputs; a tag's category is what the latest model says."""
         for row in rows.tolist():
             tag = self.tagger.vocabulary[row]
             rating = tag.category is Category.RATING
             name = RATING_PREFIX + tag.name.removeprefix(RATING_PREFIX) if rating else tag.name
-            self.tag_ids[row] = _number(
-                self.db,
-                "INSERT INTO tags (name, category) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET category = "
-                "excluded.category RETURNING id",
-                (name, int(tag.category)),
-            )
+            self.tag_ids[row] = writing.tag(name, tag.category)
 
 
-def link(db: apsw.Connection, file: File, picture: int) -> None:
+def untagged(record: Record, paths: Iterable[Path], model: str) -> Iterator[Path]:
+    """Those of `paths` that this model has yet to see, as they come (`Collection.untagged`)."""
+    for path in paths:
+        if not _is_known(record, path, model):
+            yield path
+
+
+def _is_known(record: Record, path: Path, model: str) -> bool:
+    place = stored_path(path)
+    try:
+        stat = path.stat()
+        with record.read() as db:
+            if db.execute(_SAME_FILE, (place, stat.st_mtime_ns, stat.st_size, model)).get is not None:
+                return True
+            if db.execute(_SAME_SIZE, (stat.st_size, model)).get is None:
+                return False
+        file = File.read(path)
+    except OSError:
+        return False  # the tagger will say what is wrong with it
+    with record.read() as db:
+        picture = db.execute(_SAME_CONTENT, (file.sha256, model)).get
+    if not isinstance(picture, int):
+        return False
+    with record.write(durable=False) as writing:
+        link(writing, file, picture)
+    return True
+
+
+# A picture that a person removed needs no model; a tagging that was withdrawn does not count.
+_SEEN: Final = """
+(removed OR EXISTS (SELECT 1 FROM taggings JOIN sources ON sources.id = taggings.source
+ WHERE picture = pictures.id AND NOT withdrawn AND kind = 'model' AND identity = ?))
+"""
+_SAME_FILE: Final = f"""
+SELECT 1 FROM files JOIN pictures ON pictures.id = files.picture
+WHERE path = ? AND mtime_ns = ? AND missing IS NULL AND bytes = ? AND {_SEEN}
+"""
+_SAME_SIZE: Final = f"SELECT 1 FROM pictures WHERE bytes = ? AND {_SEEN} LIMIT 1"
+_SAME_CONTENT: Final = f"SELECT id FROM pictures WHERE sha256 = ? AND {_SEEN}"
+
+
+def new_picture(writing: Writing, file: File, size: tuple[int, int]) -> int:
+    """A row for contents that the record lacks; its number."""
+    date = datetime.fromtimestamp(file.mtime_ns // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")
+    values = (file.sha256, file.md5, file.bytes, file.filetype, *size, writing.at, date, writing.revision)
+    return number(
+        writing.db,
+        "INSERT INTO pictures (sha256, md5, bytes, filetype, width, height, added, date, revision) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        values,
+    )
+
+
+def link(writing: Writing, file: File, picture: int) -> None:
     """Note that a file holds a picture, and forget the picture's other files that are gone."""
-    place = stored_path(file.path)
+    db, place = writing.db, stored_path(file.path)
+    before = db.execute("SELECT picture FROM files WHERE path = ?", (place,)).get
+    if isinstance(before, int) and before != picture:
+        writing.touch([before])
     db.execute(
         "INSERT INTO files (path, picture, mtime_ns) VALUES (?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
-        "picture = excluded.picture, mtime_ns = excluded.mtime_ns",
+        "picture = excluded.picture, mtime_ns = excluded.mtime_ns, missing = NULL",
         (place, picture, file.mtime_ns),
     )
     others = db.execute("SELECT path FROM files WHERE picture = ? AND path != ?", (picture, place)).fetchall()
     for (other,) in others:
         if not real_path(other).exists():
             db.execute("DELETE FROM files WHERE path = ?", (other,))
-
-
-def _number(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> int:
-    number = db.execute(statement, values).get
-    assert isinstance(number, int)
-    return number
+    writing.touch([picture])
 
 
 def stored_path(path: Path) -> str | bytes:

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from operator import itemgetter
 from typing import Final, Self
 
 import apsw
@@ -25,27 +24,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from efuda.collection.adding import RATING_PREFIX
 from efuda.collection.metatags import FILETYPES, METATAGS, FileTypes, Numbers, Order, PathText, Ratings, Score
 from efuda.collection.query import All, And, Metatag, Node, Not, Or, Query, Tag, Wildcard
+from efuda.collection.record import rows
 from efuda.errors import QueryError
 from efuda.vocabulary import Category
 
-__all__ = ["RATING_PREFIX", "Index"]
+__all__ = ["Index"]
 
-RATING_PREFIX: Final = "rating:"
 _UNION_UP_TO: Final = 100  # a wildcard with more tags than this marks pictures instead of keeping bitmaps for each
 
-# Pictures whose files are all gone are not found.
-_PICTURES: Final = """
-SELECT id, width, height, bytes, filetype FROM pictures WHERE id IN (SELECT picture FROM files)
-"""
-_LATEST: Final = """
-SELECT max(id), picture FROM taggings WHERE picture IN (SELECT picture FROM files) GROUP BY picture
-"""
-# A posting as one integer, which is quicker to fetch than a row: tagging 32 bits, tag 22, score 8, present 1.
-_POSTINGS: Final = """
-SELECT ((tagging - ?1) << 31) | (tag << 9) | (score << 1) | present FROM predictions
-WHERE tagging BETWEEN ?1 AND ?2
+# Pictures whose files are all gone are not found, nor those that a person removed.
+_FOUND: Final = "SELECT id FROM pictures WHERE NOT removed AND id IN (SELECT picture FROM files WHERE missing IS NULL)"
+_PICTURES: Final = f"SELECT id, width, height, bytes, filetype FROM pictures WHERE id IN ({_FOUND})"
+_LATEST: Final = f"""
+SELECT max(taggings.id), picture, scores FROM taggings JOIN sources ON sources.id = taggings.source
+WHERE kind = 'model' AND NOT withdrawn AND picture IN ({_FOUND}) GROUP BY picture
 """
 _Columns = dict[str, NDArray[np.int64]]
 
@@ -85,12 +80,12 @@ class Index:
     def read(cls, db: apsw.Connection) -> Self:
         """Read the whole collection; the caller holds a read transaction."""
         names, categories = _read_tags(db)
-        rows = np.array([(*row[:4], _filetype(row[4])) for row in db.execute(_PICTURES)], dtype=np.int64)
-        rows = rows.reshape(-1, 5)
+        facts = np.array([(*row[:4], _filetype(row[4])) for row in db.execute(_PICTURES)], dtype=np.int64)
+        facts = facts.reshape(-1, 5)
         postings = _read_postings(db, len(names))
-        columns = _columns(rows)
+        columns = _columns(facts)
         counts = _count(postings, categories, columns)
-        return cls(db, _bitmap(rows[:, 0]), names, categories, counts, columns, postings)
+        return cls(db, _bitmap(facts[:, 0]), names, categories, counts, columns, postings)
 
     def find(self, query: Query, *, limit: int, offset: int) -> tuple[int, list[int]]:
         """How many pictures match, and the ids of one page of them.
@@ -119,8 +114,8 @@ class Index:
     @cached_property
     def paths(self) -> list[tuple[str, int]]:
         """(path with case folded, picture) for `path:`, read on its first use."""
-        rows = self.db.execute("SELECT path, picture FROM files")
-        return [(os.fsdecode(path).casefold(), picture) for path, picture in rows]
+        files = rows(self.db, "SELECT path, picture FROM files WHERE missing IS NULL")
+        return [(os.fsdecode(path).casefold(), picture) for path, picture in files]
 
     def bitmap(self, tag: int) -> BitMap:
         """Pictures that carry a tag; made on first use, never changed after."""
@@ -252,16 +247,14 @@ def _read_tags(db: apsw.Connection) -> tuple[list[str], list[Category]]:
 
 
 def _read_postings(db: apsw.Connection, tags: int) -> _Postings:
-    latest = np.array(db.execute(_LATEST).fetchall(), dtype=np.int64).reshape(-1, 2)
-    first, last = (int(latest[:, 0].min()), int(latest[:, 0].max())) if len(latest) else (0, -1)
-    picture_of = np.zeros(last - first + 1, dtype=np.uint64)
-    picture_of[latest[:, 0] - first] = latest[:, 1]
-    packed = np.fromiter(map(itemgetter(0), db.execute(_POSTINGS, (first, last))), dtype=np.uint64)
-    pictures = picture_of[packed >> np.uint64(31)]  # 0 where another tagging is the latest
-    current = pictures > 0
-    low = packed[current] & np.uint64(0x1FF)
-    tag = (packed[current] >> np.uint64(9)) & np.uint64(0x3FFFFF)
-    keys = np.sort(tag << np.uint64(41) | pictures[current] << np.uint64(9) | low)  # one sort for every column
+    latest = rows(db, _LATEST)
+    packed = np.frombuffer(b"".join(blob for _, _, blob in latest), dtype="<u4").astype(np.uint64)
+    pictures = np.repeat(
+        np.array([picture for _, picture, _ in latest], dtype=np.uint64), [len(blob) // 4 for _, _, blob in latest]
+    )
+    tag, present, score = packed >> np.uint64(9), packed >> np.uint64(8) & np.uint64(1), packed & np.uint64(0xFF)
+    # One sort for every column.
+    keys = np.sort(tag << np.uint64(41) | pictures << np.uint64(9) | score << np.uint64(1) | present)
     starts = np.searchsorted(keys, np.arange(tags + 1, dtype=np.uint64) << np.uint64(41))
     return _Postings(
         starts,

@@ -1,87 +1,28 @@
-"""The SQLite file beneath a collection: opening it safely, and its tables as numbered migrations.
+"""The SQLite file beneath a collection: opening it safely, and saying in words what SQLite says in codes.
 
-    db = open_database(Path("art.efuda"), create=True)      # an apsw.Connection with every table in place
-
-A migration is a plain function that brings a file from one version to the next; `PRAGMA user_version` counts those
-applied, so a file of any earlier efuda opens in this one. Migrations that have been released are never edited.
+db = open_database(Path("art.efuda"), create=True)      # an apsw.Connection with every table in place
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import apsw
 
+from efuda.collection.migrations import MIGRATIONS
 from efuda.errors import CollectionError, EfudaError, OutputError
 from efuda.files import make_folder
 
-__all__ = ["VERSION", "open_database", "reading", "speaking", "transaction"]
+__all__ = ["VERSION", "open_database", "speaking", "transaction"]
 
 _APPLICATION_ID: Final = 0x65667564  # "efud": tells our files from everyone else's SQLite files
 _BUSY_MS: Final = 10_000
 
 
-def m001_pictures_and_predictions(db: apsw.Connection) -> None:
-    """Pictures are contents, files are the paths where they lie; a tagging is one model's look at one picture.
-
-    * A picture is known by its SHA-256, so moving or renaming its file changes one row of `files` and nothing else. A
-      picture whose last file is gone keeps its row, and with it its id, in case the file comes back.
-    * A path is text where it is valid UTF-8 and a blob of its bytes where it is not (old archives have such names).
-    * `taggings.id` rises, so a picture's latest tagging is its largest, whatever the clock says; and predictions are
-      stored in that order, so adding only ever appends, and the newest model's postings are one linear scan.
-    * `score` is the probability × 255, rounded; `present` says whether it met the tagger's threshold at the time, and
-      for ratings (tags of category 9, named `rating:…`) whether it was the best.
-    """
-    for statement in (
-        """CREATE TABLE pictures (
-            id       INTEGER PRIMARY KEY,
-            sha256   BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
-            bytes    INTEGER NOT NULL,
-            filetype TEXT    NOT NULL,
-            width    INTEGER NOT NULL,
-            height   INTEGER NOT NULL,
-            added    TEXT    NOT NULL
-        ) STRICT""",
-        "CREATE INDEX pictures_bytes ON pictures (bytes)",
-        """CREATE TABLE files (
-            path     ANY     NOT NULL PRIMARY KEY,
-            picture  INTEGER NOT NULL REFERENCES pictures (id),
-            mtime_ns INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX files_picture ON files (picture)",
-        """CREATE TABLE tags (
-            id       INTEGER PRIMARY KEY,
-            name     TEXT    NOT NULL UNIQUE,
-            category INTEGER NOT NULL
-        ) STRICT""",
-        """CREATE TABLE models (
-            id       INTEGER PRIMARY KEY,
-            identity TEXT    NOT NULL UNIQUE,
-            name     TEXT    NOT NULL
-        ) STRICT""",
-        """CREATE TABLE taggings (
-            id      INTEGER PRIMARY KEY,
-            picture INTEGER NOT NULL REFERENCES pictures (id),
-            model   INTEGER NOT NULL REFERENCES models (id),
-            at      TEXT    NOT NULL,
-            UNIQUE (picture, model)
-        ) STRICT""",
-        """CREATE TABLE predictions (
-            tagging INTEGER NOT NULL REFERENCES taggings (id) ON DELETE CASCADE,
-            tag     INTEGER NOT NULL REFERENCES tags (id),
-            score   INTEGER NOT NULL CHECK (score BETWEEN 0 AND 255),
-            present INTEGER NOT NULL CHECK (present IN (0, 1)),
-            PRIMARY KEY (tagging, tag)
-        ) STRICT, WITHOUT ROWID""",
-    ):
-        db.execute(statement)
-
-
-_MIGRATIONS: Final[tuple[Callable[[apsw.Connection], None], ...]] = (m001_pictures_and_predictions,)
-VERSION: Final = len(_MIGRATIONS)
+VERSION: Final = len(MIGRATIONS)
 
 
 def open_database(path: Path, *, create: bool) -> apsw.Connection:
@@ -124,7 +65,7 @@ def _migrate(db: apsw.Connection, path: Path, create: bool) -> None:
             return
         db.pragma("application_id", _APPLICATION_ID)
         for number in range(db.pragma("user_version"), VERSION):
-            _MIGRATIONS[number](db)
+            MIGRATIONS[number](db)
         db.pragma("user_version", VERSION)
 
 
@@ -145,7 +86,7 @@ def _configure(db: apsw.Connection) -> None:
     if db.pragma("journal_mode") != "wal":
         db.pragma("journal_mode", "wal")
     # With WAL, NORMAL never corrupts: a power cut can only take back the last commits, and adding again redoes them.
-    # What a person decides cannot be redone, so writing decisions will raise this to FULL.
+    # What a person decides cannot be redone: `Record.write` raises this to FULL.
     db.pragma("synchronous", "NORMAL")
     db.pragma("foreign_keys", True)
 
@@ -162,13 +103,6 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
         raise
-
-
-@contextmanager
-def reading(db: apsw.Connection, path: Path) -> Iterator[None]:
-    """Everything read inside is of one moment, whatever other processes write meanwhile."""
-    with speaking(path), db:
-        yield
 
 
 @contextmanager

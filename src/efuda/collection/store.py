@@ -14,43 +14,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import apsw
 
-from efuda.collection.adding import Added, File, Writer, link, real_path, stored_path
-from efuda.collection.index import RATING_PREFIX, Index
+from efuda.collection.adding import Added, Writer, untagged
+from efuda.collection.counting import status
+from efuda.collection.index import Index
+from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.query import parse
-from efuda.collection.schema import VERSION, open_database, reading, speaking, transaction
+from efuda.collection.record import Record
 from efuda.progress import Progress, silent
 from efuda.tagging import Failed, Tagged, Tagger
 from efuda.vocabulary import Category
 
-__all__ = ["Added", "Collection", "Found", "Picture"]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture, as the latest model to look at it sees it.
-
-    Attributes:
-        id: rises in the order in which pictures came; never given to another.
-        path: absolute; where the same content lies at several paths, the first by name.
-        width: in pixels, upright, as is height.
-        tags: (name, category, score from 0 to 1) of those present, best first; scores are kept in steps of 1/255.
-        rating: name → score, best first; empty for a model that does not rate.
-        added: ISO 8601, UTC.
-        model: the name of the model.
-    """
-
-    id: int
-    path: Path
-    width: int
-    height: int
-    tags: list[tuple[str, Category, float]]
-    rating: dict[str, float]
-    added: str
-    model: str
+__all__ = ["Added", "Collection", "Found", "Picture", "TagOn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +40,12 @@ class Found:
 
 
 class Collection:
-    """An open collection. Use it from one thread at a time; several processes may have the same file open."""
+    """An open collection. Any thread may use it, and several processes may have the same file open."""
 
-    def __init__(self, path: Path, db: apsw.Connection) -> None:
-        self.path, self._db = path, db
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self._index: Index | None = None
-        self._index_version = -1
+        self._index_revision = -1
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -77,11 +55,21 @@ class Collection:
             CollectionError: it is missing, is something else, or was made by a newer efuda.
             OutputError: it cannot be created.
         """
-        return cls(path, open_database(path, create=create))
+        return cls(Record.open(path, create=create))
+
+    @property
+    def path(self) -> Path:
+        """The collection's file."""
+        return self.record.path
+
+    @property
+    def revision(self) -> int:
+        """How many changes there have been, other processes' included."""
+        return self.record.revision
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self.record.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,31 +89,7 @@ class Collection:
             paths: files.
             model: `Tagger.identity`.
         """
-        for path in paths:
-            with speaking(self.path):
-                known = self._knows(path, model)
-            if not known:
-                yield path
-
-    def _knows(self, path: Path, model: str) -> bool:
-        place = stored_path(path)
-        try:
-            stat = path.stat()
-            same = self._db.execute(_SAME_FILE, (place, stat.st_mtime_ns, stat.st_size, model)).get
-            if same is not None:
-                return True
-            if self._db.execute(_SAME_SIZE, (stat.st_size, model)).get is None:
-                return False
-            file = File.read(path)
-        except OSError:
-            return False  # the tagger will say what is wrong with it
-        picture = self._db.execute(_SAME_CONTENT, (file.sha256, model)).get
-        if not isinstance(picture, int):
-            return False
-        with transaction(self._db):
-            link(self._db, file, picture)
-        self._index = None
-        return True
+        return untagged(self.record, paths, model)
 
     def add(self, results: Iterable[Tagged | Failed], tagger: Tagger, *, progress: Progress = silent) -> Added:
         """Keep what a tagger says, replacing what the same model said before.
@@ -141,25 +105,20 @@ class Collection:
             OutputError: the disk is full or cannot be written.
             CollectionError: the file is in use or damaged.
         """
-        writer = Writer(self._db, tagger)
+        writer = Writer(self.record, tagger)
         try:
             for done, result in enumerate(results, start=1):
                 writer.take(result)
                 if writer.is_due():
-                    self._flush(writer)
+                    writer.flush()
                 failed = len(writer.sum.failed)
                 progress("pictures", done, unit="pictures", note=f"{failed} failed" if failed else "")
         except BaseException:
             if not writer.broken:
-                self._flush(writer)
+                writer.flush()
             raise
-        self._flush(writer)
+        writer.flush()
         return writer.sum
-
-    def _flush(self, writer: Writer) -> None:
-        self._index = None
-        with speaking(self.path):
-            writer.flush()
 
     def search(self, query: str = "", *, limit: int = 50, offset: int = 0) -> Found:
         """Find pictures, the newest first unless the query orders them otherwise (docs/query.md).
@@ -174,75 +133,32 @@ class Collection:
         """
         assert limit >= 0 and offset >= 0
         parsed = parse(query)
-        with reading(self._db, self.path):
-            total, ids = self._current_index().find(parsed, limit=limit, offset=offset)
-            return Found(total, [self._picture(number) for number in ids])
+        with self.record.read() as db:
+            total, ids = self._current_index(db).find(parsed, limit=limit, offset=offset)
+            return Found(total, pictures_of(db, ids))
+
+    def picture(self, number: int) -> Picture:
+        """One picture, whether or not a search would find it.
+
+        Raises:
+            CollectionError: it is not there.
+        """
+        with self.record.read() as db:
+            return pictures_of(db, [number])[0]
 
     def tags(self) -> list[tuple[str, Category, int]]:
         """(name, category, pictures that carry it) by falling count, as the search sees them; ratings left out."""
-        with reading(self._db, self.path):
-            return self._current_index().tags()
+        with self.record.read() as db:
+            return self._current_index(db).tags()
 
     def status(self) -> dict[str, Any]:
         """Counts for people: pictures, files, tags, postings, models, bytes on disk, schema version."""
-        with reading(self._db, self.path):
-            models = self._db.execute(_MODELS).fetchall()
-            return {
-                "pictures": self._db.execute("SELECT count(DISTINCT picture) FROM files").get,
-                "files": self._db.execute("SELECT count(*) FROM files").get,
-                "tags": self._db.execute("SELECT count(*) FROM tags WHERE category != ?", (Category.RATING,)).get,
-                "postings": self._db.execute("SELECT count(*) FROM predictions").get,
-                "models": [{"name": name, "identity": identity, "pictures": n} for name, identity, n in models],
-                "bytes": sum(one.stat().st_size for one in (self.path, _wal(self.path)) if one.exists()),
-                "schema": VERSION,
-            }
+        with self.record.read() as db:
+            return status(db, self.path)
 
-    def _current_index(self) -> Index:
-        version = self._db.pragma("data_version")  # rises when another process commits
-        if self._index is None or version != self._index_version:
-            self._index, self._index_version = Index.read(self._db), version
+    def _current_index(self, db: apsw.Connection) -> Index:
+        revision = db.execute("SELECT value FROM state WHERE key = 'revision'").get
+        if self._index is None or revision != self._index_revision:
+            self._index, self._index_revision = Index.read(db), revision
+        self._index.db = db
         return self._index
-
-    def _picture(self, number: int) -> Picture:
-        row = self._db.execute(_PICTURE, (number,)).fetchone()
-        assert row is not None, "the index and the tables are read in one transaction"
-        path, width, height, added, tagging, model = row
-        tags: list[tuple[str, Category, float]] = []
-        rating: dict[str, float] = {}
-        for name, category, score, present in self._db.execute(_PREDICTIONS, (tagging,)):
-            if category == Category.RATING:
-                rating[str(name).removeprefix(RATING_PREFIX)] = int(score) / 255
-            elif present:
-                tags.append((str(name), Category(int(category)), int(score) / 255))
-        return Picture(number, real_path(path), width, height, tags, rating, added, model or "")
-
-
-_SAME_FILE: Final = """
-SELECT 1 FROM files JOIN pictures ON pictures.id = files.picture JOIN taggings USING (picture)
-JOIN models ON models.id = taggings.model WHERE path = ? AND mtime_ns = ? AND bytes = ? AND identity = ?
-"""
-_SAME_SIZE: Final = """
-SELECT 1 FROM pictures JOIN taggings ON taggings.picture = pictures.id JOIN models ON models.id = taggings.model
-WHERE bytes = ? AND identity = ? LIMIT 1
-"""
-_SAME_CONTENT: Final = """
-SELECT pictures.id FROM pictures JOIN taggings ON taggings.picture = pictures.id
-JOIN models ON models.id = taggings.model WHERE sha256 = ? AND identity = ?
-"""
-_MODELS: Final = """
-SELECT name, identity, count(taggings.id) FROM models LEFT JOIN taggings ON taggings.model = models.id
-GROUP BY models.id ORDER BY models.id
-"""
-_PICTURE: Final = """
-SELECT (SELECT min(path) FROM files WHERE picture = pictures.id), width, height, added, taggings.id, models.name
-FROM pictures LEFT JOIN taggings ON taggings.picture = pictures.id LEFT JOIN models ON models.id = taggings.model
-WHERE pictures.id = ? ORDER BY taggings.id DESC LIMIT 1
-"""
-_PREDICTIONS: Final = """
-SELECT name, category, score, present FROM predictions JOIN tags ON tags.id = predictions.tag
-WHERE tagging = ? ORDER BY score DESC, category = 9 AND present DESC, name
-"""
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")

@@ -1,0 +1,79 @@
+"""Taggings: all that one model or import says of one picture, as a blob of packed scores.
+
+    scores = packed_scores(tags, scores, present)       # four bytes a tag, ascending
+    put_tagging(writing, operation, picture, source, scores)
+    tags, scores, present = unpacked_scores(scores)
+
+A picture has one tagging of each source. What a new one replaces goes into the log, so that undoing brings it back.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from efuda.collection.record import Writing, rows
+
+__all__ = ["Tagging", "packed_scores", "put_tagging", "tagging_of", "unpacked_scores"]
+
+_HEAD: Final = struct.Struct("<qqq")  # id, operation, withdrawn
+
+
+def packed_scores(tags: NDArray[np.int64], scores: NDArray[np.int64], present: NDArray[np.bool_]) -> bytes:
+    """Little-endian uint32 each, tag << 9 | present << 8 | score, ascending by tag.
+
+    Args:
+        tags: numbers of tags, below 2^23, each once.
+        scores: 0 to 255.
+        present: whether the picture carries the tag.
+    """
+    packed: NDArray[np.int64] = tags << 9 | present.astype(np.int64) << 8 | scores
+    return np.sort(packed).astype("<u4").tobytes()
+
+
+def unpacked_scores(blob: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Tags ascending, their scores from 0 to 255, and whether each is present."""
+    packed = np.frombuffer(blob, dtype="<u4")
+    return (packed >> 9).astype(np.int64), (packed & 0xFF).astype(np.uint8), (packed >> 8 & 1).astype(np.bool_)
+
+
+class Tagging(NamedTuple):
+    """A row of `taggings`, without whose it is."""
+
+    id: int
+    operation: int
+    withdrawn: int
+    scores: bytes
+
+    def to_bytes(self) -> bytes:
+        """As the log keeps it."""
+        return _HEAD.pack(self.id, self.operation, self.withdrawn) + self.scores
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> Tagging:
+        """As `to_bytes` wrote it."""
+        number, operation, withdrawn = _HEAD.unpack_from(blob)
+        return cls(number, operation, withdrawn, blob[_HEAD.size :])
+
+
+def tagging_of(writing: Writing, picture: int, source: int) -> Tagging | None:
+    """What a source says of a picture now."""
+    statement = "SELECT id, operation, withdrawn, scores FROM taggings WHERE picture = ? AND source = ?"
+    found = rows(writing.db, statement, (picture, source))
+    return Tagging(*found[0]) if found else None
+
+
+def put_tagging(writing: Writing, operation: int, picture: int, source: int, scores: bytes) -> None:
+    """Write what a source says of a picture as the latest tagging, in place of what it said before, which is logged."""
+    before = tagging_of(writing, picture, source)
+    if before is not None:
+        writing.db.execute("DELETE FROM taggings WHERE id = ?", (before.id,))
+        writing.log(operation, picture, "tagging", source, before.to_bytes(), None)
+    writing.db.execute(
+        "INSERT INTO taggings (picture, source, at, operation, scores) VALUES (?, ?, ?, ?, ?)",
+        (picture, source, writing.at, operation, scores),
+    )
+    writing.touch([picture])
