@@ -184,7 +184,7 @@ class _Evaluation:
                 return _bitmap(_matching_paths(index.paths, text))
             case Score():
                 return self._scored(condition, at)
-        raise AssertionError(condition)
+        raise QueryError("this cannot be searched yet", self.text, at)
 
     def _rated(self, names: frozenset[str | None]) -> BitMap:
         index = self.index
@@ -199,14 +199,17 @@ class _Evaluation:
         tags = self._matching(score.tag, at) if "*" in score.tag else [self._number(score.tag, at + len("ai:"))]
         if score.least is None:
             return _bitmap_of_any(self.index, tags)
-        if score.least <= 0:
-            return BitMap() if score.below else self.index.all
+        if score.least == 0:
+            return self.index.all - self._reaching(tags, score.most + 1)
+        found = self._reaching(tags, score.least)
+        return found if score.most == 255 else found - self._reaching(tags, score.most + 1)
+
+    def _reaching(self, tags: list[int], least: int) -> BitMap:
         postings, reached = self.index.postings, np.zeros(len(self.index.columns["id"]), dtype=bool)
         for tag in tags:
             here = postings.of(tag)
-            reached[postings.pictures[here][postings.scores[here] >= score.least]] = True
-        found = _bitmap(np.flatnonzero(reached))
-        return self.index.all - found if score.below else found
+            reached[postings.pictures[here][postings.scores[here] >= least]] = True
+        return _bitmap(np.flatnonzero(reached))
 
     def _number(self, name: str, at: int) -> int:
         number = self.index.numbers.get(name)
@@ -294,7 +297,7 @@ def _filetype(name: object) -> int:
 
 
 def _inside(numbers: Numbers, column: NDArray[np.int64]) -> NDArray[np.bool_]:
-    values = column / 1e6 if numbers.column == "mpixels" else column
+    values = column
     inside = np.zeros(len(column), dtype=bool)
     for one in numbers.intervals:
         low = values > one.low if one.without_low else values >= one.low

@@ -18,12 +18,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
-from efuda.collection.metatags import METATAGS, Condition, Limit, Malformed, Order, read_metatag
+from efuda.collection.metatags import (
+    ELSEWHERE,
+    METATAGS,
+    Condition,
+    Like,
+    Limit,
+    Malformed,
+    Numbers,
+    Order,
+    Sample,
+    Setting,
+    State,
+    read_metatag,
+)
 from efuda.errors import QueryError
 
-__all__ = ["All", "And", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
+__all__ = ["All", "And", "Metatag", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,11 @@ class Wildcard:
 
 @dataclass(frozen=True, slots=True)
 class Metatag:
-    """Pictures with some property: a size, a rating, a path, a score."""
+    """Pictures with some property: a size, a rating, a path, a score; `value_at` is where its value begins."""
 
     condition: Condition
     at: int = field(default=0, compare=False)
+    value_at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,37 +96,73 @@ Node = All | Tag | Wildcard | Metatag | And | Or | Not
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A whole search: what to find, in which order, and how many on a page where the search says so."""
+    """A whole search: what to find, in which order, and how many on a page where the search says so.
+
+    With `sample`, only so many of those found, taken at random, are the result. `everything` says that the search looks
+    also at pictures that are missing or removed.
+    """
 
     node: Node
     order: Order = field(default_factory=Order)
     limit: int | None = None
+    sample: int | None = None
+    everything: bool = False
     text: str = field(default="", compare=False)
 
 
-def parse(text: str) -> Query:
+def parse(text: str, now: datetime | None = None) -> Query:
     """Read a search; empty text finds everything.
+
+    Args:
+        text: what a person wrote.
+        now: what `yesterday` and `age:<2w` are counted from, with its time zone; the present, in this machine's time
+            zone, if left out. A query that is kept grows old.
 
     Raises:
         QueryError: it cannot be understood; `position` is the character at fault.
     """
-    parser = _Parser(text)
+    parser = _Parser(text, now or datetime.now().astimezone())
     node = parser.whole()
-    order, limit = Order(), None
-    for number, (setting, at) in enumerate(parser.settings):
-        if any(isinstance(setting, type(earlier)) for earlier, _ in parser.settings[:number]):
+    settings = dict[type, tuple[Setting, int]]()
+    for setting, at in parser.settings:
+        if type(setting) in settings:
             raise parser.error("this is given twice; keep one", at)
-        if isinstance(setting, Order):
-            order = setting
-        else:
-            limit = setting.count
-    return Query(node, order, limit, text)
+        settings[type(setting)] = (setting, at)
+    limit, sample = (settings.get(kind, (None, 0))[0] for kind in (Limit, Sample))
+    assert limit is None or isinstance(limit, Limit)
+    assert sample is None or isinstance(sample, Sample)
+    return Query(
+        node,
+        _order(parser, node, *settings.get(Order, (None, 0))),
+        limit.count if limit else None,
+        sample.count if sample else None,
+        any(isinstance(one.condition, State) for one in parser.metatags),
+        text,
+    )
+
+
+def _order(parser: _Parser, node: Node, setting: object, at: int) -> Order:
+    """The order asked for; of a search for what is like a picture, the nearest first unless it says otherwise."""
+    required = [part.condition for part in (node.parts if isinstance(node, And) else (node,)) if type(part) is Metatag]
+    like = [one for one in required if isinstance(one, Like)]
+    if not isinstance(setting, Order):
+        return Order("like", ids=(like[0].picture,)) if len(like) == 1 else Order()
+    if setting.column == "like":
+        if len(like) != 1:
+            raise parser.error("order:like needs one like: beside it, as in like:12 order:like", at)
+        return Order("like", ids=(like[0].picture,))
+    if setting.column == "custom":
+        lists = [one.intervals for one in required if isinstance(one, Numbers) and one.column == "id"]
+        if len(lists) != 1 or any(one.low != one.high for one in lists[0]):
+            raise parser.error("order:custom needs one list of ids beside it, as in id:5,3,9 order:custom", at)
+        return Order("custom", ids=tuple(int(one.low) for one in lists[0]))
+    return setting
 
 
 _SMILEYS: Final = frozenset({":)", ":(", ";)", ";(", ">:)", ">:("})  # tags that end in a lone parenthesis
 _SPACE: Final = re.compile(r"\s*")
 _WORD: Final = re.compile(r"\S+")
-_PREFIX: Final = re.compile(r"([A-Za-z]+):")
+_PREFIX: Final = re.compile(r"([A-Za-z][A-Za-z0-9_]*):")
 _BARE: Final = re.compile(r"(?:\\ |\S)*")
 _QUOTED: Final = {quote: re.compile(rf"{quote}((?:\\{quote}|[^{quote}])*){quote}") for quote in "\"'"}
 _DEEPEST: Final = 100
@@ -120,14 +171,15 @@ _DEEPEST: Final = 100
 class _Parser:
     """Recursive descent: `at` is the next character, `opened` where each parenthesis still open stands.
 
-    `order:` and `limit:` mean something only where everything is required: they go to `settings` and leave `All`
-    behind, and a negation or an "or" that finds new ones there refuses them.
+    `order:`, `limit:` and `random:` mean something only where everything is required: they go to `settings` and leave
+    `All` behind, and a negation or an "or" that finds new ones there refuses them.
     """
 
-    def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+    def __init__(self, text: str, now: datetime) -> None:
+        self.text, self.at, self.now = text, 0, now
         self.opened: list[int] = []
-        self.settings: list[tuple[Order | Limit, int]] = []
+        self.settings: list[tuple[Setting, int]] = []
+        self.metatags: list[Metatag] = []
 
     def whole(self) -> Node:
         self.space()
@@ -214,6 +266,8 @@ class _Parser:
         prefix = _PREFIX.match(self.text, self.at)
         if prefix and prefix[1].lower() in METATAGS:
             return self.metatag(prefix[1].lower(), prefix.end())
+        if prefix and (elsewhere := ELSEWHERE.get(prefix[1].lower())):
+            raise self.error(f"{prefix[0].lower()} asks about {elsewhere}")
         start = self.at
         word = self.taken(_WORD, balance=True)
         if "*" in word:
@@ -225,17 +279,21 @@ class _Parser:
 
     def metatag(self, name: str, value_at: int) -> Node:
         start, self.at = self.at, value_at
-        value = self.quoted() if self.text[value_at : value_at + 1] in _QUOTED else None
-        if value is None:
-            value = self.taken(_BARE, balance=False).replace("\\ ", " ")
+        quoted = self.text[value_at : value_at + 1] in _QUOTED
+        value = self.quoted() if quoted else self.taken(_BARE, balance=False).replace("\\ ", " ")
+        if name == "source" and quoted and not value:
+            value = "none"  # as on Danbooru
+        value_at += quoted
         try:
-            read = read_metatag(name, value)
+            read = read_metatag(name, value, self.now)
         except Malformed as error:
-            raise self.error(f"{name}: {error}", min(value_at, len(self.text))) from None
-        if isinstance(read, Order | Limit):
+            raise self.error(f"{name}: {error}", min(value_at + error.offset, len(self.text))) from None
+        if isinstance(read, Setting):
             self.settings.append((read, start))
             return All()
-        return Metatag(read, start)
+        found = Metatag(read, start, value_at)
+        self.metatags.append(found)
+        return found
 
     def quoted(self) -> str:
         """A value in quotation marks, with a backslash before any that is meant."""
