@@ -9,6 +9,7 @@ for result in results:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -32,6 +33,7 @@ __all__ = [
     "Added",
     "File",
     "Writer",
+    "is_gone",
     "link",
     "new_picture",
     "real_path",
@@ -254,9 +256,18 @@ def link(writing: Writing, file: File, picture: int) -> None:
     )
     others = db.execute("SELECT path FROM files WHERE picture = ? AND path != ?", (picture, place)).fetchall()
     for (other,) in others:
-        if not real_path(other).exists():
+        if is_gone(real_path(other)):
             db.execute("DELETE FROM files WHERE path = ?", (other,))
     writing.touch([picture])
+
+
+def is_gone(path: Path) -> bool:
+    """Whether there is no such file; not so of one that cannot be seen just now."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def stored_path(path: Path) -> str | bytes:

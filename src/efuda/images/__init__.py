@@ -17,7 +17,7 @@ from efuda.images.finding import SUFFIXES, VIDEOS, find_pictures, paths_from
 from efuda.images.frames import read_frames
 from efuda.images.hashing import Examined, examine, is_single_colour, is_small_jpeg, phash, thumbnail
 from efuda.images.limits import DECODING_MEMORY, limit_this_process
-from efuda.images.opening import FORMATS, MAX_PIXELS, MAX_SIDE, full_size, read_rgb
+from efuda.images.opening import FORMATS, MAX_PIXELS, MAX_SIDE, full_size, read_rgb, read_size
 from efuda.images.watching import watch
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "read_bytes",
     "read_frames",
     "read_rgb",
+    "read_size",
     "thumbnail",
     "watch",
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "opened",
     "orientation_of",
     "read_rgb",
+    "read_size",
     "with_full_size",
 ]
 
@@ -80,6 +81,18 @@ def finished(picture: Image.Image, reduce_to: int | None) -> Image.Image:
     white = on_white(upright)
     plain = white._new(white.im) if white is picture else white  # no file and no second set of pixels behind it
     return with_full_size(plain, stored if orientation < 5 else (stored[1], stored[0]))
+
+
+def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of an upright picture, from its header: nothing is decoded, so it may be damaged further on.
+
+    Raises:
+        ImageError: with a reason such as "not a picture" or "too large".
+    """
+    with opened(source, max_pixels) as picture:
+        width, height = picture.size
+        plain = picture.format == "PNG" and "exif" not in picture.info  # Pillow would decode all of it to be sure
+        return (width, height) if plain or orientation_of(picture) < 5 else (height, width)
 
 
 def full_size(picture: Image.Image) -> tuple[int, int]:
