@@ -6,6 +6,6 @@ with Collection.open(Path("art.efuda"), create=True) as collection:
     print(found.total, [picture.path for picture in found.pictures])
 """
 
-from efuda.collection.store import Added, Collection, Found, Picture, TagOn
+from efuda.collection.store import Added, Collection, Found, Operation, Picture, TagOn
 
-__all__ = ["Added", "Collection", "Found", "Picture", "TagOn"]
+__all__ = ["Added", "Collection", "Found", "Operation", "Picture", "TagOn"]

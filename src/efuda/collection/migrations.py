@@ -94,6 +94,9 @@ def m002_operations_words_and_imports(db: apsw.Connection) -> None:
     for table in ("predictions", "old_taggings", "old_files", "old_pictures", "models"):
         db.execute(f"DROP TABLE {table}")
     db.execute("CREATE INDEX files_picture ON files (picture)")
+    db.execute("""INSERT INTO changes (operation, n, picture, what, tag)
+        SELECT operation, row_number() OVER (PARTITION BY operation ORDER BY id), picture, 'tagging', source
+        FROM taggings""")
     db.execute("UPDATE state SET value = ? WHERE key = 'revision'", (1 if v1 else 0,))
 
 

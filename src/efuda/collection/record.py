@@ -27,7 +27,7 @@ from efuda.collection.schema import open_database, speaking, transaction
 from efuda.errors import CollectionError
 from efuda.vocabulary import Category
 
-__all__ = ["Record", "Writing", "now", "number", "rows"]
+__all__ = ["Record", "Verdict", "Writing", "now", "number", "rows"]
 
 Verdict = Literal[-1, 1] | None
 Kind = Literal["person", "model", "import"]
@@ -222,7 +222,8 @@ class Writing:
         self.db.execute(
             "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?)", (operation, n, picture, what, tag, before, after)
         )
-        self._touched.add(picture)
+        if what != "skipped":
+            self._touched.add(picture)
 
     def stamp(self) -> None:
         """Give the touched pictures this revision; `Record.write` does so at the end."""

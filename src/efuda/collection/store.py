@@ -10,7 +10,7 @@ any moment loses at most that much, and running it again goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ import apsw
 
 from efuda.collection.adding import Added, Writer, untagged
 from efuda.collection.counting import status
+from efuda.collection.editing import edit, remove
+from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.index import Index
 from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.query import parse
@@ -28,7 +30,7 @@ from efuda.progress import Progress, silent
 from efuda.tagging import Failed, Tagged, Tagger
 from efuda.vocabulary import Category
 
-__all__ = ["Added", "Collection", "Found", "Picture", "TagOn"]
+__all__ = ["Added", "Collection", "Found", "Operation", "Picture", "TagOn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,78 @@ class Collection:
         """
         with self.record.read() as db:
             return pictures_of(db, [number])[0]
+
+    # What persons decide
+
+    def edit(
+        self,
+        pictures: Sequence[int] | str,
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        forget: Sequence[str] = (),
+        rating: str | None = None,
+        by: str = "me",
+    ) -> Operation:
+        """Say of pictures, as one operation, what they show and what not; no model changes that.
+
+        Args:
+            pictures: their numbers, or a query: all that it finds.
+            add: tags that a person sees; one that is new to the collection is made, and named in the operation.
+            remove: tags that are wrong and are not to come back.
+            forget: tags of which persons are to have said nothing, so that models count again.
+            rating: one of the four, or its first letter.
+            by: the person.
+
+        Raises:
+            CollectionError: a picture is not there, or a tag cannot be one.
+            QueryError: the query cannot be understood.
+        """
+        return edit(self.record, self._numbers(pictures), add=add, remove=remove, forget=forget, rating=rating, by=by)
+
+    def remove(self, pictures: Sequence[int] | str, *, back: bool = False, by: str = "me") -> Operation:
+        """Take pictures out of the collection, or bring them `back`; their files are not touched."""
+        return remove(self.record, self._numbers(pictures), back=back, by=by)
+
+    def undo(self, operation: int | None = None, *, by: str = "me") -> Operation:
+        """Undo an operation, or the latest; what has moved on since is left alone and counted as skipped.
+
+        Raises:
+            CollectionError: there is nothing to undo, or that operation cannot be.
+        """
+        return undo(self.record, operation, by=by)
+
+    def redo(self, *, by: str = "me") -> Operation:
+        """Take back the latest undo, as long as nothing else was done since.
+
+        Raises:
+            CollectionError: there is nothing to redo.
+        """
+        return redo(self.record, by=by)
+
+    def history(self, *, limit: int = 50, before: int | None = None) -> list[Operation]:
+        """What was done, the latest first, or what came `before` an operation."""
+        with self.record.read() as db:
+            return history(db, limit=limit, before=before)
+
+    def undoable(self) -> Operation | None:
+        """What `undo` would undo."""
+        with self.record.read() as db:
+            return undoable(db)
+
+    def redoable(self) -> Operation | None:
+        """The undo that `redo` would take back."""
+        with self.record.read() as db:
+            return redoable(db)
+
+    def _numbers(self, pictures: Sequence[int] | str) -> Sequence[int]:
+        return self._all(pictures) if isinstance(pictures, str) else pictures
+
+    def _all(self, query: str) -> list[int]:
+        with self.record.read() as db:
+            return self._current_index(db).find(parse(query), limit=1 << 40, offset=0)[1]
+
+    # What there is
 
     def tags(self) -> list[tuple[str, Category, int]]:
         """(name, category, pictures that carry it) by falling count, as the search sees them; ratings left out."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from efuda.collection.record import Writing, rows
 
-__all__ = ["Tagging", "packed_scores", "put_tagging", "tagging_of", "unpacked_scores"]
+__all__ = ["Tagging", "packed_scores", "put_tagging", "restore_tagging", "tagging_of", "unpacked_scores"]
 
-_HEAD: Final = struct.Struct("<qqq")  # id, operation, withdrawn
+_HEAD: Final = struct.Struct("<qqq20s")
 
 
 def packed_scores(tags: NDArray[np.int64], scores: NDArray[np.int64], present: NDArray[np.bool_]) -> bytes:
@@ -44,36 +44,45 @@ class Tagging(NamedTuple):
     """A row of `taggings`, without whose it is."""
 
     id: int
+    at: str
     operation: int
     withdrawn: int
     scores: bytes
 
     def to_bytes(self) -> bytes:
-        """As the log keeps it."""
-        return _HEAD.pack(self.id, self.operation, self.withdrawn) + self.scores
+        """As the log keeps it: id, operation, withdrawn, time, scores."""
+        return _HEAD.pack(self.id, self.operation, self.withdrawn, self.at.encode()) + self.scores
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> Tagging:
         """As `to_bytes` wrote it."""
-        number, operation, withdrawn = _HEAD.unpack_from(blob)
-        return cls(number, operation, withdrawn, blob[_HEAD.size :])
+        number, operation, withdrawn, at = _HEAD.unpack_from(blob)
+        return cls(number, at.decode(), operation, withdrawn, blob[_HEAD.size :])
 
 
 def tagging_of(writing: Writing, picture: int, source: int) -> Tagging | None:
     """What a source says of a picture now."""
-    statement = "SELECT id, operation, withdrawn, scores FROM taggings WHERE picture = ? AND source = ?"
+    statement = "SELECT id, at, operation, withdrawn, scores FROM taggings WHERE picture = ? AND source = ?"
     found = rows(writing.db, statement, (picture, source))
     return Tagging(*found[0]) if found else None
 
 
 def put_tagging(writing: Writing, operation: int, picture: int, source: int, scores: bytes) -> None:
-    """Write what a source says of a picture as the latest tagging, in place of what it said before, which is logged."""
+    """Write what a source says of a picture as the latest tagging, in place of what it said before."""
     before = tagging_of(writing, picture, source)
     if before is not None:
         writing.db.execute("DELETE FROM taggings WHERE id = ?", (before.id,))
-        writing.log(operation, picture, "tagging", source, before.to_bytes(), None)
     writing.db.execute(
         "INSERT INTO taggings (picture, source, at, operation, scores) VALUES (?, ?, ?, ?, ?)",
         (picture, source, writing.at, operation, scores),
     )
-    writing.touch([picture])
+    writing.log(operation, picture, "tagging", source, before and before.to_bytes(), None)
+
+
+def restore_tagging(writing: Writing, picture: int, source: int, tagging: Tagging) -> None:
+    """Put a row back as it was, its number included, in place of the present one."""
+    writing.db.execute("DELETE FROM taggings WHERE picture = ? AND source = ?", (picture, source))
+    writing.db.execute(
+        "INSERT INTO taggings (id, picture, source, at, operation, withdrawn, scores) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (tagging.id, picture, source, tagging.at, tagging.operation, tagging.withdrawn, tagging.scores),
+    )
