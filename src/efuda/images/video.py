@@ -14,7 +14,7 @@ from efuda.errors import ImageError
 from efuda.images.opening import check_size, with_full_size
 from efuda.images.reasons import HEAD, kind_of, where_is
 
-__all__ = ["video_frames"]
+__all__ = ["video_duration", "video_frames"]
 
 # ffmpeg's names. Playlists and other formats that make it open more files or addresses are not among them.
 _DEMUXERS: Final = {
@@ -59,6 +59,23 @@ def video_frames(source: Path | bytes, count: int, max_pixels: int, reduce_to: i
     if not frames:
         raise ImageError("cannot be decoded", where)
     return frames
+
+
+def video_duration(source: Path | bytes) -> int | None:
+    """Milliseconds, by the container; None where it does not say, or PyAV is not installed."""
+    try:
+        import av
+    except ImportError:
+        return None
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        kind = kind_of(file.read(HEAD))
+        file.seek(0)
+        try:
+            opened: Any = av.open(file, format=_DEMUXERS[kind], metadata_errors="replace")
+            with opened as container:
+                return None if container.duration is None else round(container.duration / 1000)
+        except av.error.FFmpegError:
+            return None
 
 
 @contextmanager
