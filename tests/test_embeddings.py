@@ -12,6 +12,7 @@ from collection_world import make_tagger, tagged
 from layout_world import LAYOUTS, SIDE, write_network
 from PIL import Image
 
+from efuda.collection import Collection
 from efuda.collection.vectors import PROJECTED, Vectors
 from efuda.tagging import Looking, Pipeline, ScoreStore, Tagged, Tagger, tag
 from efuda.tagging.decoding import Decoders, Known
@@ -182,3 +183,27 @@ def test_a_list_without_counts_weighs_all_tags_alike(tmp_path: Path) -> None:
     assert both is not None and hat is not None and boots is not None
     assert float(both @ hat) == pytest.approx(0.5**0.5, abs=0.1)
     assert float(hat @ boots) == pytest.approx(0, abs=0.2)
+
+
+def test_a_collection_keeps_them(tagger: Tagger, pictures: list[Path], tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "art.efuda", create=True) as collection:
+        collection.add(tag(tagger, pictures, workers=1, embeddings=True), tagger)
+        asked = list(tag(tagger, pictures, workers=1, embeddings=True))
+        with collection.record.read() as db:
+            rows = db.execute("SELECT picture, name, vector FROM embeddings JOIN sources ON id = source").fetchall()
+    assert [(picture, name) for picture, name, _ in rows] == [(number, "model") for number in (1, 2, 3, 4)]
+    for (_, _, vector), one in zip(rows, asked, strict=True):
+        assert isinstance(one, Tagged) and one.embedding is not None
+        assert np.frombuffer(vector, "<f2").tolist() == one.embedding.tolist()
+
+
+def test_a_collection_keeps_the_projection_of_a_tagger_without(tmp_path: Path) -> None:
+    tagger = make_tagger(tmp_path / "m", ["hat"])
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with Collection.open(tmp_path / "art.efuda", create=True) as collection:
+        collection.add([tagged(tagger, tmp_path / "a.png", {"hat": 0.5})], tagger)
+        with collection.record.read() as db:
+            (vector,) = db.execute("SELECT vector FROM embeddings").fetchone() or (b"",)
+    # A single tag's direction, of length 1: every number is 1/16 or −1/16
+    expected = (2 * np.unpackbits(np.frombuffer(hashlib.sha256(b"hat").digest(), np.uint8)).astype(float) - 1) / 16
+    assert np.frombuffer(vector, "<f2").tolist() == expected.tolist()

@@ -83,12 +83,14 @@ def add(
     tagger = Tagger.open(model, threads=None if 0 < len(found) < FEW else 1)
     if threshold is not None:
         tagger = tagger.with_threshold(threshold)
-    how = Scoring(_FRAMES, False, None if no_scores else scores or default_folder(), batch, workers, None)
+    kept_in = None if no_scores else scores or default_folder()
+    how = Scoring(_FRAMES, False, kept_in, batch, workers, None, embeddings=True)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
         todo = list(opened.untagged(found, tagger.identity))
         with scored(tagger, model, how) as scoring:
             results = chain.from_iterable(scoring.run(todo))
             done = opened.add(counted(results, len(todo), progress), tagger)
+        opened.make_previews(progress=progress)
     kept = len(found) - len(todo)
     text = f"{number_of(done.added, 'picture')} added, {done.updated:,} updated"
     text += f", {scoring.reused:,} by scores kept from before" if scoring.reused else ""

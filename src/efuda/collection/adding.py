@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from efuda.collection.record import Record, Writing, number
 from efuda.collection.taggings import packed_scores, put_tagging
+from efuda.collection.vectors import Vectors, put_vector
 from efuda.tagging import Failed, Tagged, Tagger, rounded
 from efuda.vocabulary import Category
 
@@ -106,6 +107,7 @@ class Writer:
         self.broken = False  # whether the database refused the batch
         self.operations: dict[str, int] = {}
         self.thresholds = rounded(tagger.thresholds)
+        self.vectors = Vectors(tagger)
         self.ratings = np.array(tagger.vocabulary.rows(Category.RATING), dtype=np.intp)
         self.tag_ids = np.zeros(len(tagger.vocabulary), dtype=np.int64)  # 0 where not known yet
 
@@ -148,6 +150,8 @@ class Writer:
             operation = self._operation(writing, "add", source)
         link(writing, file, picture)
         put_tagging(writing, operation, picture, source, self._scores(writing, tagged))
+        if (vector := self.vectors.of(tagged)) is not None:
+            put_vector(writing, picture, source, vector)
 
     def _operation(self, writing: Writing, kind: str, source: int) -> int:
         if kind not in self.operations:

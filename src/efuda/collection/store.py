@@ -24,6 +24,7 @@ from efuda.collection.editing import edit, remove
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.index import Index
 from efuda.collection.pictures import Picture, TagOn, pictures_of
+from efuda.collection.previews import Previewed, Previews
 from efuda.collection.query import parse
 from efuda.collection.record import Record
 from efuda.progress import Progress, silent
@@ -47,6 +48,7 @@ class Collection:
     def __init__(self, record: Record) -> None:
         self.record = record
         self._index: Index | None = None
+        self.previews = Previews(record)
         self._index_revision = -1
 
     @classmethod
@@ -71,6 +73,7 @@ class Collection:
 
     def close(self) -> None:
         """Let go of the file."""
+        self.previews.close()
         self.record.close()
 
     def __enter__(self) -> Self:
@@ -217,6 +220,26 @@ class Collection:
     def _all(self, query: str) -> list[int]:
         with self.record.read() as db:
             return self._current_index(db).find(parse(query), limit=1 << 40, offset=0)[1]
+
+    # How pictures look
+
+    def thumbnail(self, picture: int) -> bytes:
+        """A WebP of at most 320 pixels a side, from the file of thumbnails, or made now in a limited process.
+
+        Raises:
+            CollectionError: there is no such picture.
+            ImageError: none can be made of it, with the reason.
+            Busy: too many are waiting already.
+        """
+        return self.previews.thumbnail(picture)
+
+    def preview(self, picture: int, side: int = 1600) -> bytes:
+        """A WebP of at most so many pixels a side, made now; raises as `thumbnail`."""
+        return self.previews.preview(picture, side)
+
+    def make_previews(self, *, progress: Progress = silent) -> Previewed:
+        """Make the thumbnails, and the hashes by which duplicates are found, of all pictures that have none yet."""
+        return self.previews.make(progress)
 
     # What there is
 

@@ -20,11 +20,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from efuda.collection.record import Writing
 from efuda.tagging import Tagged, Tagger
 from efuda.tagging.tagged import unit
 from efuda.vocabulary import Category
 
-__all__ = ["PROJECTED", "Vectors"]
+__all__ = ["PROJECTED", "Vectors", "put_vector"]
 
 PROJECTED: Final = 256
 
@@ -57,6 +58,16 @@ class Vectors:
         most = counts[named].max(initial=1)
         rarity = np.log(most / counts, where=named, out=np.zeros(len(tags))) if most > 1 else np.ones(len(tags))
         return np.where(named, rarity, 0).astype(np.float32)
+
+
+def put_vector(writing: Writing, picture: int, source: int, vector: NDArray[np.float16]) -> None:
+    """Write a picture's vector by this source, in place of the one it had."""
+    writing.db.execute(
+        "INSERT INTO embeddings (picture, source, vector) VALUES (?, ?, ?) "
+        "ON CONFLICT (picture, source) DO UPDATE SET vector = excluded.vector",
+        (picture, source, vector.astype("<f2").tobytes()),
+    )
+    writing.touch([picture])
 
 
 def _signs(bits: NDArray[np.uint8]) -> NDArray[np.float32]:
