@@ -96,6 +96,25 @@ def test_the_frames_of_an_animation_are_averaged(tagger: Tagger, tmp_path: Path)
     assert moving.embedding == pytest.approx(means / np.linalg.norm(means), abs=2e-3)
 
 
+def forget_embeddings(scores: Path, pictures: list[Path]) -> None:
+    """As a file of before they were kept."""
+    (file,) = scores.glob("*.db")
+    with apsw.Connection(str(file)) as db:
+        for path in pictures:
+            db.execute(
+                "DELETE FROM embeddings WHERE picture = (SELECT picture FROM files WHERE path = ?)", (bytes(path),)
+            )
+    db.close()
+
+
+def test_whoever_wants_scores_alone_keeps_embeddings_for_the_others(
+    tagger: Tagger, pictures: list[Path], tmp_path: Path
+) -> None:
+    run(tagger, pictures, tmp_path / "scores", embeddings=False)
+    found, reused = run(tagger, pictures, tmp_path / "scores", embeddings=True)
+    assert reused == 4 and all(one.embedding is not None for one in found)
+
+
 def test_kept_and_found_again(tagger: Tagger, pictures: list[Path], tmp_path: Path) -> None:
     first, _ = run(tagger, pictures, tmp_path / "scores", embeddings=True)
     moved = [path.rename(path.with_name(f"moved-{path.name}")) for path in pictures[:2]] + pictures[2:]
@@ -111,6 +130,7 @@ def test_scores_kept_before_are_unknown_only_to_who_wants_embeddings(
 ) -> None:
     kept = tmp_path / "scores"
     before, _ = run(tagger, pictures, kept, embeddings=False)
+    forget_embeddings(kept, pictures)
     assert run(tagger, pictures, kept, embeddings=False)[1] == 4
     again, reused = run(tagger, pictures, kept, embeddings=True)
     assert reused == 0 and all(one.embedding is not None for one in again)
@@ -142,6 +162,7 @@ def test_a_decoder_finds_what_has_an_embedding(tagger: Tagger, pictures: list[Pa
     kept = tmp_path / "scores"
     run(tagger, pictures[:1], kept, embeddings=True)
     run(tagger, pictures, kept, embeddings=False)
+    forget_embeddings(kept, pictures[1:])
     key = f"{tagger.identity}\n{Looking(tagger.preprocess).key}"
     with Decoders(Looking(tagger.preprocess, scores=(kept, key), embeddings=True), 1) as decoders:
         found = [decoders.submit(path).result(60) for path in pictures[:2]]

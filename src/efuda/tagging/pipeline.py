@@ -56,7 +56,8 @@ def tag(
         workers: decoding processes, one a core by default.
         looking: frames, limits and whether large JPEGs are decoded at a fraction; by default five frames and yes.
         scores: a folder where scores are kept and found again; None for neither.
-        embeddings: also give what the model sees before it names it, if it can (`Tagged.embedding`).
+        embeddings: also give what the model sees before it names it, if it can (`Tagged.embedding`); a picture whose
+            scores were kept without is looked at again.
 
     Raises:
         OutputError: the decoding processes cannot be started, or `scores` cannot be written.
@@ -103,6 +104,7 @@ class Pipeline:
     ) -> None:
         self.tagger, self.reused = tagger, 0
         self.embeddings = embeddings and tagger.embeds
+        self._look = self.tagger.embeds and (embeddings or scores is not None)  # it costs next to nothing to keep
         self.batch = tagger.batch or batch or (16 if tagger.on_device else 4)
         looking = looking or Looking(tagger.preprocess)
         key = f"{tagger.identity}\n{looking.key}" if scores else ""
@@ -229,7 +231,7 @@ class Pipeline:
         return results
 
     def _scores(self, decoded: Sequence[Decoded]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-        """float32 [tags] a picture, and its embedding if these are wanted.
+        """float32 [tags] a picture, and its embedding if these are wanted or kept.
 
         Of several frames the highest score counts, for one frame may show a tag; and the mean of the embeddings.
         """
@@ -241,7 +243,7 @@ class Pipeline:
             one.release()
         starts = np.cumsum([0, *frames[:-1]])
         batches = [inputs[at : at + self.batch] for at in range(0, len(inputs), self.batch)]
-        seen = [self.tagger.look(one) if self.embeddings else (self.tagger.scores(one), None) for one in batches]
+        seen = [self.tagger.look(one) if self._look else (self.tagger.scores(one), None) for one in batches]
         scores = np.maximum.reduceat(np.concatenate([one for one, _ in seen]), starts)
         features = [one for _, one in seen if one is not None]
         embeddings = np.add.reduceat(np.concatenate(features), starts) if features else [None] * len(scores)

@@ -5,8 +5,8 @@
         store.keep([Looked(path, stamp, content, pixels, tagged)])
 
 A file is known by its path, size and time of change; a moved, renamed or copied one by its bytes; one whose metadata
-alone was rewritten by its pixels. Embeddings are kept beside the scores once somebody asks for them; a picture without
-one counts as unknown to whoever wants it, and to nobody else. The file is SQLite: several runs may share it, and what
+alone was rewritten by its pixels. Embeddings are kept beside the scores; a picture that has none, from an older efuda,
+counts as unknown to whoever wants it, and to nobody else. The file is SQLite: several runs may share it, and what
 was kept survives a kill.
 """
 
