@@ -16,9 +16,9 @@ from efuda.collection.migrations import MIGRATIONS
 from efuda.errors import CollectionError, EfudaError, OutputError
 from efuda.files import make_folder
 
-__all__ = ["VERSION", "open_database", "speaking", "transaction"]
+__all__ = ["APPLICATION_ID", "VERSION", "open_database", "speaking", "transaction"]
 
-_APPLICATION_ID: Final = 0x65667564  # "efud": tells our files from everyone else's SQLite files
+APPLICATION_ID: Final = 0x65667564  # "efud": tells our files from everyone else's SQLite files
 _BUSY_MS: Final = 10_000
 
 
@@ -63,7 +63,7 @@ def _migrate(db: apsw.Connection, path: Path, create: bool) -> None:
     with transaction(db):
         if _is_current(db, path, create):  # another process was quicker
             return
-        db.pragma("application_id", _APPLICATION_ID)
+        db.pragma("application_id", APPLICATION_ID)
         for number in range(db.pragma("user_version"), VERSION):
             MIGRATIONS[number](db)
         db.pragma("user_version", VERSION)
@@ -72,7 +72,7 @@ def _migrate(db: apsw.Connection, path: Path, create: bool) -> None:
 def _is_current(db: apsw.Connection, path: Path, create: bool) -> bool:
     empty = db.execute("SELECT count(*) FROM sqlite_schema").get == 0
     version: int = db.pragma("user_version")
-    if db.pragma("application_id") != _APPLICATION_ID and not (empty and version == 0 and create):
+    if db.pragma("application_id") != APPLICATION_ID and not (empty and version == 0 and create):
         raise CollectionError(f"{path} is not an efuda collection. Name another file.")
     if version > VERSION:
         raise CollectionError(
