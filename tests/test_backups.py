@@ -244,7 +244,7 @@ def test_killed_at_any_moment_every_backup_is_whole(record: Record, folder: Path
         f"    {'backups.backup(art, folder, keep=3)' if verb == 'backup' else 'backups.restore(good, art).unlink()'}"
     )
     rng = random.Random(3)
-    for _ in range(10):
+    for _ in range(6):
         with subprocess.Popen(
             [sys.executable, "-c", code, record.path, folder, good], stdout=subprocess.PIPE, text=True
         ) as job:
