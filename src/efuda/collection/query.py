@@ -9,7 +9,7 @@ Danbooru's grammar (docs/query.md shows it by example):
     all     = factors ("and" factors)*
     factors = factor+                       every "~x" among them joins one "or"
     factor  = ["-" | "~"] ("(" any ")" | term)
-    term    = metatag | wildcard | tag
+    term    = metatag | wildcard | tag            `tag:"-x"` is a tag whose name could not be written otherwise
 
 Where Danbooru silently finds nothing, this raises. Whether a tag exists is for the index to say, not for the parser.
 """
@@ -35,9 +35,10 @@ from efuda.collection.metatags import (
     State,
     read_metatag,
 )
+from efuda.collection.tokens import BARE, PREFIX, QUOTED, SPACE, WORD, taken
 from efuda.errors import QueryError
 
-__all__ = ["All", "And", "Metatag", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
+__all__ = ["TAG", "All", "And", "Metatag", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +160,7 @@ def _order(parser: _Parser, node: Node, setting: object, at: int) -> Order:
     return setting
 
 
-_SMILEYS: Final = frozenset({":)", ":(", ";)", ";(", ">:)", ">:("})  # tags that end in a lone parenthesis
-_SPACE: Final = re.compile(r"\s*")
-_WORD: Final = re.compile(r"\S+")
-_PREFIX: Final = re.compile(r"([A-Za-z][A-Za-z0-9_]*):")
-_BARE: Final = re.compile(r"(?:\\ |\S)*")
-_QUOTED: Final = {quote: re.compile(rf"{quote}((?:\\{quote}|[^{quote}])*){quote}") for quote in "\"'"}
+TAG: Final = "tag"  # tag:"-x" is the tag called -x
 _DEEPEST: Final = 100
 
 
@@ -263,24 +259,39 @@ class _Parser:
         return node
 
     def term(self) -> Node:
-        prefix = _PREFIX.match(self.text, self.at)
+        prefix = PREFIX.match(self.text, self.at)
+        if prefix and prefix[1].lower() == TAG:
+            return self.named(prefix.end())
         if prefix and prefix[1].lower() in METATAGS:
             return self.metatag(prefix[1].lower(), prefix.end())
         if prefix and (elsewhere := ELSEWHERE.get(prefix[1].lower())):
             raise self.error(f"{prefix[0].lower()} asks about {elsewhere}")
         start = self.at
-        word = self.taken(_WORD, balance=True)
+        word = self.taken(WORD, balance=True)
         if "*" in word:
             self.at = start
-            return Wildcard(self.taken(_WORD, balance=False).lower(), start)
+            return Wildcard(self.taken(WORD, balance=False).lower(), start)
         if word.lower() in ("and", "or"):
             raise self.error(f'a tag is missing beside "{word}"', start)
         return Tag(word.lower(), start)
 
+    def named(self, value_at: int) -> Tag:
+        """tag:"…", a tag by its very name, whatever characters are in it."""
+        value, quoted = self.value(value_at)
+        if not value:
+            raise self.error("tag: a name is missing after the colon", min(value_at, len(self.text)))
+        return Tag(value.lower(), value_at + quoted)
+
+    def value(self, value_at: int) -> tuple[str, bool]:
+        """What follows the colon, and whether it stands in quotation marks."""
+        self.at = value_at
+        if self.text[value_at : value_at + 1] in QUOTED:
+            return self.quoted(), True
+        return self.taken(BARE, balance=False).replace("\\ ", " "), False
+
     def metatag(self, name: str, value_at: int) -> Node:
-        start, self.at = self.at, value_at
-        quoted = self.text[value_at : value_at + 1] in _QUOTED
-        value = self.quoted() if quoted else self.taken(_BARE, balance=False).replace("\\ ", " ")
+        start = self.at
+        value, quoted = self.value(value_at)
         if name == "source" and quoted and not value:
             value = "none"  # as on Danbooru
         value_at += quoted
@@ -298,7 +309,7 @@ class _Parser:
     def quoted(self) -> str:
         """A value in quotation marks, with a backslash before any that is meant."""
         quote = self.text[self.at]
-        match = _QUOTED[quote].match(self.text, self.at)
+        match = QUOTED[quote].match(self.text, self.at)
         if not match:
             raise self.error(f"this {quote} is never closed")
         self.at = match.end()
@@ -307,17 +318,7 @@ class _Parser:
         return match[1].replace(f"\\{quote}", quote)
 
     def taken(self, pattern: re.Pattern[str], *, balance: bool) -> str:
-        """The characters of a term, leaving the `)` at its end that close a group.
-
-        With `balance`, a `)` belongs to the term while its parentheses are balanced: (foo_(bar)) is foo_(bar).
-        """
-        match = pattern.match(self.text, self.at)
-        assert match, "a term starts where a character is"
-        word = match[0]
-        for _ in self.opened:
-            if not word.endswith(")") or (balance and (_is_balanced(word) or word in _SMILEYS)):
-                break
-            word = word[:-1]
+        word = taken(self.text, self.at, pattern, len(self.opened), balance=balance)
         self.at += len(word)
         return word
 
@@ -347,7 +348,7 @@ class _Parser:
             raise self.error("this applies to the whole search, so it cannot be negated or part of an or", at)
 
     def space(self) -> None:
-        match = _SPACE.match(self.text, self.at)
+        match = SPACE.match(self.text, self.at)
         assert match
         self.at = match.end()
 
@@ -360,12 +361,3 @@ def _both(parts: list[Node]) -> Node:
     if len(conditions) == 1:
         return conditions[0]
     return And(tuple(conditions)) if conditions else All()
-
-
-def _is_balanced(word: str) -> bool:
-    depth = 0
-    for character in word:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth < 0:
-            return False
-    return depth == 0
