@@ -83,7 +83,7 @@ HAT, SCARF = "(SELECT id FROM tags WHERE name = 'hat')", "(SELECT id FROM tags W
             "Scores make no sense, at 1 picture (1).",
         ),
         ("UPDATE taggings SET scores = x'ffffffff' WHERE id = 1", "Scores make no sense, at 1 picture (1)."),
-        ("INSERT INTO embeddings VALUES (1, 1, x'0000'), (2, 1, x'00000000')", "Embeddings of one model differ"),
+        ("UPDATE embeddings SET vector = x'0000' WHERE picture = 1", "Embeddings of one model differ"),
         ("DROP TRIGGER changes_delete", "The schema is not efuda's: changes_delete missing or changed"),
         ("DROP INDEX words_tag", "The schema is not efuda's: words_tag missing or changed"),
         (

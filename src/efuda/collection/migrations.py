@@ -252,7 +252,32 @@ SELECT ((tagging - ?1) << 31) | (tag << 9) | (present << 8) | score FROM predict
 WHERE tagging BETWEEN ?1 AND ?2 ORDER BY tagging, tag
 """
 
+
+def m003_pushes(db: apsw.Connection) -> None:
+    """What was pushed to other programs, so that only that is ever taken back there.
+
+    * `targets` are places, by the words `hydrus URL SERVICE` or `szurubooru URL`.
+    * `pushes` has one row a picture and target: the tags that are there by efuda's doing (little-endian uint32 each,
+      ascending), the picture's revision at the time, whether models' tags went along, and the picture's name there.
+    """
+    for statement in (
+        "CREATE TABLE targets (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE) STRICT",
+        """CREATE TABLE pushes (
+            target   INTEGER NOT NULL REFERENCES targets (id),
+            picture  INTEGER NOT NULL REFERENCES pictures (id),
+            revision INTEGER NOT NULL,
+            models   INTEGER NOT NULL CHECK (models IN (0, 1)),
+            there    TEXT    NOT NULL,
+            tags     BLOB    NOT NULL CHECK (length(tags) % 4 = 0),
+            at       TEXT    NOT NULL,
+            PRIMARY KEY (target, picture)
+        ) STRICT, WITHOUT ROWID""",
+    ):
+        db.execute(statement)
+
+
 MIGRATIONS: Final[tuple[Callable[[apsw.Connection], None], ...]] = (
     m001_pictures_and_predictions,
     m002_operations_words_and_imports,
+    m003_pushes,
 )

@@ -60,6 +60,7 @@ class Picture:
         source: where it comes from, mostly an address.
         parent: the picture of which this is a variant; `children` are those whose parent this is.
         rating: "general", "sensitive", "questionable" or "explicit"; None where no one has rated it.
+        rating_by: "person", "import" or "model".
         ratings: what the latest model gives each rating, best first; empty for a model that does not rate.
         tags: those it carries, best first: persons' and imports', then by falling score.
         refused: those to which a person said no.
@@ -82,6 +83,7 @@ class Picture:
     parent: int | None
     children: tuple[int, ...]
     rating: str | None
+    rating_by: str | None
     ratings: dict[str, float]
     tags: list[TagOn]
     refused: list[TagOn]
@@ -116,6 +118,7 @@ def _picture(db: apsw.Connection, number: int) -> Picture:
     files = rows(db, "SELECT path, missing FROM files WHERE picture = ? ORDER BY missing, path", (number,))
     said = _said(db, number)
     tags = _named(db, said, said.present | _implied(db, said))
+    rating = _rating(tags)
     return Picture(
         id=number,
         path=real_path(files[0][0]) if files else Path(),
@@ -132,7 +135,8 @@ def _picture(db: apsw.Connection, number: int) -> Picture:
         source=source,
         parent=parent,
         children=tuple(one for (one,) in rows(db, _CHILDREN, (number,))),
-        rating=_rating(tags),
+        rating=None if rating is None else rating.name.removeprefix(RATING_PREFIX),
+        rating_by=None if rating is None else rating.by,
         ratings=_ratings(db, said),
         tags=sorted((tag for tag in tags if tag.category is not Category.RATING), key=_best_first),
         refused=sorted(_named(db, said, said.refused), key=_best_first),
@@ -201,12 +205,11 @@ def _best_first(tag: TagOn) -> tuple[int, float, str]:
     return (0 if tag.by in ("person", "import") else 1 if tag.by == "model" else 2, -(tag.score or 0), tag.name)
 
 
-def _rating(tags: list[TagOn]) -> str | None:
+def _rating(tags: list[TagOn]) -> TagOn | None:
     """A person's rating, else an import's, else the model's best."""
     rank = ("person", "import", "model")
     ratings = [tag for tag in tags if tag.category is Category.RATING and tag.by in rank]
-    best = min(ratings, key=lambda tag: (rank.index(tag.by), tag.name), default=None)
-    return None if best is None else best.name.removeprefix(RATING_PREFIX)
+    return min(ratings, key=lambda tag: (rank.index(tag.by), tag.name), default=None)
 
 
 def _ratings(db: apsw.Connection, said: _Said) -> dict[str, float]:

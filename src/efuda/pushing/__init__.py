@@ -1,7 +1,8 @@
 """Decided tags, pushed to the programs that people keep their pictures in: Hydrus and szurubooru.
 
     with Hydrus("http://127.0.0.1:45869", key, "AI tags") as target:
-        done = push(items, target, remember=memory.note)
+        source = Source(collection, target.identity)
+        done = push(source.items(source.todo(pictures)), target, remember=source.remember)
 
 What was pushed is remembered after the other side has confirmed it, so a push that is cut off goes on where it was, and
 nothing is taken away there that efuda had not put there. Files are XMP's matter: `efuda collection export --to xmp`.
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from efuda.progress import Progress, silent
+from efuda.pushing.collecting import Source
 from efuda.pushing.hydrus import Hydrus
 from efuda.pushing.items import Item, Outcome, Target
 from efuda.pushing.szurubooru import Szurubooru
 from efuda.pushing.talking import is_local
 
-__all__ = ["Hydrus", "Item", "Outcome", "Pushed", "Szurubooru", "Target", "is_local", "push"]
+__all__ = ["Hydrus", "Item", "Outcome", "Pushed", "Source", "Szurubooru", "Target", "is_local", "push"]
 
 
 @dataclass(slots=True)
