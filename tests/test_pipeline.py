@@ -218,6 +218,7 @@ def test_what_was_kept_is_found(tmp_path: Path) -> None:
         store.keep([Looked(stamp_of(path), b"c" * 16, b"p" * 16, tagged)])
         (found,) = store.find([path], [stamp_of(path)])
         assert found is not None
+        found = found.tagged(path)
         assert (found.size, found.rows.tolist()) == ((3, 4), [0, 2, 4])
         assert found.scores.tolist() == tagged.scores.tolist() == pytest.approx([0.5, 1.0, 0.01], abs=1e-5)
         assert store.find([path], [(4, 0)]) == [None]

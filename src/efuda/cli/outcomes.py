@@ -10,9 +10,9 @@ import typer
 from efuda.cli.console import output
 
 if TYPE_CHECKING:
-    from efuda.tagging import Failed
+    from efuda.tagging import Failed, Written
 
-__all__ = ["counted", "finish", "number_of", "summary"]
+__all__ = ["complain", "counted", "finish", "number_of", "shown", "summary"]
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,16 @@ def counted(results: Iterable[Result], total: int | None, progress: Any) -> Iter
         yield result
 
 
+def shown(handfuls: Iterable[Written], total: int | None, progress: Any) -> Iterator[Written]:
+    """What was written, each handful shown as it comes."""
+    done = failed = 0
+    for written in handfuls:
+        done += len(written.chosen) + len(written.failed)
+        failed += len(written.failed)
+        progress("tag", done, total, unit="images", note=f"{failed:,} failed" if failed else "")
+        yield written
+
+
 def number_of(count: int, what: str) -> str:
     """1 picture, 1,000 pictures."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
@@ -38,22 +48,34 @@ def summary(what: str, kept: int, kept_why: str) -> str:
     return f"{what}, {kept:,} {kept_why}." if kept else f"{what}."
 
 
+def complain(failed: Failed) -> None:
+    """Name one picture that was skipped, and why."""
+    output.complain(f"skipped {failed.path}: {failed.reason}")
+
+
 def finish(
-    facts: Mapping[str, Any], text: str, failed: Sequence[Failed], as_json: bool, *, quiet: bool = False
+    facts: Mapping[str, Any],
+    text: str,
+    failed: Sequence[Failed],
+    as_json: bool,
+    *,
+    quiet: bool = False,
+    named: bool = False,
 ) -> None:
     """Print the summary; exit with 1 when something failed.
 
     Args:
         quiet: standard output carries results, so the summary is a remark.
+        named: what failed was named as it happened.
     """
     problems = [{"path": str(one.path), "reason": one.reason} for one in failed]
     if quiet:
         output.say(text)
     else:
         output.result({**facts, "failed": problems}, as_json=as_json, text=text)
-    for problem in problems[:20]:
-        output.complain(f"skipped {problem['path']}: {problem['reason']}")
-    if len(problems) > 20:
+    for one in failed[:20] if not named else ():
+        complain(one)
+    if len(problems) > 20 and not named:
         output.complain(f"… and {len(problems) - 20:,} more; --json lists them all.")
     if failed:
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class Scored(Protocol):
     @property
     def reused(self) -> int: ...
 
-    def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+    def run(self, pictures: Iterable[Path | str | None]) -> Iterator[Sequence[Tagged | Failed]]:
         """Handfuls of results, in order; a None among the pictures: those before it must not wait."""
         ...
 
@@ -81,8 +81,8 @@ def _on_a_cluster(tagger: Tagger, model: str, how: Scoring, looking: Looking) ->
     class Far:
         reused = 0
 
-        def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
-            here = (path for path in pictures if path is not None)
+        def run(self, pictures: Iterable[Path | str | None]) -> Iterator[Sequence[Tagged | Failed]]:
+            here = (Path(path) if isinstance(path, str) else path for path in pictures if path is not None)
             return tag_spread(workers, place, here, looking=looking, identity=tagger.identity, batch=how.batch or 4)
 
     with RayWorkers(how.ray) as workers:

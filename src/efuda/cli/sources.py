@@ -15,13 +15,19 @@ from efuda.errors import InputError, UsageError
 if TYPE_CHECKING:
     from efuda.images.finding import Skipped
 
-__all__ = ["find", "watched"]
+__all__ = ["find", "names", "watched"]
 
 _QUIET = 0.3  # seconds without a new picture, after which those that came are tagged
 
 
 def find(paths: Sequence[str], *, recursive: bool, videos: bool, skipped: Skipped) -> Iterator[Path]:
-    """Pictures in a stable order.
+    """Pictures in a stable order; see `names`."""
+    found = names(paths, recursive=recursive, videos=videos, skipped=skipped)
+    return (Path(one) if isinstance(one, str) else one for one in found)
+
+
+def names(paths: Sequence[str], *, recursive: bool, videos: bool, skipped: Skipped) -> Iterator[str | Path]:
+    """Pictures in a stable order: names of this machine's, paths of others.
 
     Args:
         paths: files, folders, archives, URLs; `-` for a list of paths on standard input.
@@ -30,18 +36,18 @@ def find(paths: Sequence[str], *, recursive: bool, videos: bool, skipped: Skippe
     Raises:
         InputError: a path that is named outright does not exist.
     """
-    from efuda.images import find_pictures, paths_from
+    from efuda.images import find_names, paths_from
     from efuda.places import is_remote
 
     for path in paths:
         if path == "-":
             listed = paths_from(sys.stdin.buffer)
-            yield from find_pictures(listed, recursive=recursive, videos=videos, strict=False, skipped=skipped)
+            yield from find_names(listed, recursive=recursive, videos=videos, strict=False, skipped=skipped)
         elif is_remote(path):
             yield from _remote(path, recursive, videos)
     here = [Path(path) for path in paths if path != "-" and not is_remote(path)]
     if here:
-        yield from find_pictures(here, recursive=recursive, videos=videos, skipped=skipped)
+        yield from find_names(here, recursive=recursive, videos=videos, skipped=skipped)
 
 
 def watched(paths: Sequence[str], *, recursive: bool, videos: bool) -> Iterator[Path | None]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from efuda.cli.console import output
-from efuda.cli.outcomes import counted, finish, number_of, summary
+from efuda.cli.outcomes import complain, finish, number_of, shown, summary
 from efuda.cli.scoring import FEW, Scoring, scored
-from efuda.cli.sources import find, watched
+from efuda.cli.sources import names, watched
 from efuda.errors import UsageError
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def tag(
         raise UsageError("--watch and --dry-run do not go together: what will come cannot be counted.")
     failed: list[Failed] = []
     left_out = lambda path, reason: failed.append(Failed(path, reason))  # noqa: E731
-    found = [] if watch else list(find(paths, recursive=recursive, videos=videos, skipped=left_out))
+    found = [] if watch else list(names(paths, recursive=recursive, videos=videos, skipped=left_out))
     _check_places(found, kind)
     tagger = Tagger.open(model, threads=None if 0 < len(found) < FEW else 1)
     chooser = Chooser(tagger, rules)
@@ -320,16 +320,18 @@ def tag(
         if watch:
             coming = _noted(watched(paths, recursive=recursive, videos=videos), sink, found, todo)
         if not dry_run:
-            gc.set_threshold(500_000)  # tuples by the million, none in a circle: looking for circles took half the time
+            gc.set_threshold(
+                500_000
+            )  # objects by the million, none in a circle: looking for circles took half the time
             with output.progress() as progress, scored(tagger, model, how) as scoring, _until_stopped(watch):
                 results = write_batches(scoring.run(coming if watch else todo), chooser, sink)
-                for result in counted(results, None if watch else len(todo), progress):
-                    if isinstance(result, Failed):
-                        failed.append(result)
-                    else:
-                        tagged += 1
-                        if frequency_tags:
-                            said.update(name for name, _, _ in result.tags)
+                for chosen, lost in shown(results, None if watch else len(todo), progress):
+                    tagged += len(chosen)
+                    failed += lost
+                    for one in lost if watch else ():
+                        complain(one)
+                    if frequency_tags:
+                        said.update(name for one in chosen for name, _, _ in one.tags)
     kept = len(found) - len(todo)
     facts: dict[str, Any] = {"found": len(found), "tagged": tagged, "to_tag": len(todo), "kept": kept}
     facts["from_kept_scores"] = scoring.reused if not dry_run else 0
@@ -339,7 +341,9 @@ def tag(
     if frequency_tags:
         facts["frequencies"] = dict(said.most_common())
         text += "".join(f"\n{count:>9,}  {name}" for name, count in said.most_common())
-    finish(facts, text, failed, json, quiet=out is None and kind in _STREAMS)
+    if not found:
+        text = "No pictures were found" + (f", and {out} was not written." if out and not dry_run else ".")
+    finish(facts, text, failed, json, quiet=out is None and kind in _STREAMS, named=watch)
 
 
 def _destination(to: str | None, out: Path | None, output_path: Path | None, embed: bool) -> tuple[str, Path | None]:
@@ -372,14 +376,16 @@ def _by_category(**thresholds: float | None) -> dict[Any, float]:
     return {Category[name.upper()]: value for name, value in thresholds.items() if value is not None}
 
 
-def _check_places(found: Iterable[Path], kind: str) -> None:
+def _check_places(found: Iterable[Path | str], kind: str) -> None:
     from efuda.places import is_remote
 
     if kind not in _ONE_FILE and (far := next((path for path in found if is_remote(str(path))), None)):
         raise UsageError(f"Nothing can be written beside {far}: choose --to jsonl, csv or parquet, and --out.")
 
 
-def _noted(coming: Iterable[Path | None], sink: Sink, found: list[Path], todo: list[Path]) -> Iterator[Path | None]:
+def _noted(
+    coming: Iterable[Path | None], sink: Sink, found: list[str | Path], todo: list[str | Path]
+) -> Iterator[Path | None]:
     """What comes and is wanted; `found` and `todo` grow by it, for the counts at the end."""
     for path in coming:
         if path is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from efuda.images.archives import ARCHIVES, MAX_BYTES, read_bytes
 from efuda.images.colours import on_white
-from efuda.images.finding import SUFFIXES, VIDEOS, find_pictures, paths_from
+from efuda.images.finding import SUFFIXES, VIDEOS, find_names, find_pictures, paths_from
 from efuda.images.frames import read_frames
 from efuda.images.hashing import Examined, examine, is_single_colour, is_small_jpeg, phash, thumbnail
 from efuda.images.limits import DECODING_MEMORY, limit_this_process
@@ -31,6 +31,7 @@ __all__ = [
     "VIDEOS",
     "Examined",
     "examine",
+    "find_names",
     "find_pictures",
     "full_size",
     "is_single_colour",

@@ -13,21 +13,24 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from efuda.tagging.choosing import Chooser, Chosen, Rules
+    from efuda.tagging.choosing import Chooser, Rules
+    from efuda.tagging.chosen import Choices, Chosen
     from efuda.tagging.decoding import Looking
     from efuda.tagging.pipeline import Pipeline, tag
     from efuda.tagging.scores import ScoreStore, default_folder
     from efuda.tagging.scoring import score
     from efuda.tagging.spread import tag_spread
-    from efuda.tagging.tagged import Failed, Tagged, rounded
+    from efuda.tagging.tagged import Failed, Handful, Tagged, rounded
     from efuda.tagging.tagger import Tagger
-    from efuda.tagging.writing import SINKS, Sink, Style, open_sink, write, write_batches
+    from efuda.tagging.writing import SINKS, Sink, Style, Written, open_sink, write, write_batches
 
 __all__ = [
     "SINKS",
+    "Choices",
     "Chooser",
     "Chosen",
     "Failed",
+    "Handful",
     "Looking",
     "Pipeline",
     "Rules",
@@ -36,6 +39,7 @@ __all__ = [
     "Style",
     "Tagged",
     "Tagger",
+    "Written",
     "default_folder",
     "open_sink",
     "rounded",
@@ -48,9 +52,11 @@ __all__ = [
 
 _HOME: Final = {
     "SINKS": "writing",
+    "Choices": "chosen",
     "Chooser": "choosing",
-    "Chosen": "choosing",
+    "Chosen": "chosen",
     "Failed": "tagged",
+    "Handful": "tagged",
     "Looking": "decoding",
     "Pipeline": "pipeline",
     "Rules": "choosing",
@@ -59,6 +65,7 @@ _HOME: Final = {
     "Style": "writing",
     "Tagged": "tagged",
     "Tagger": "tagger",
+    "Written": "writing",
     "default_folder": "scores",
     "open_sink": "writing",
     "rounded": "tagged",

@@ -10,10 +10,11 @@ tags are written again from stored scores, with other rules, as fast as files ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,16 @@ from numpy.typing import NDArray
 from efuda.artifacts import Model
 from efuda.errors import UsageError
 from efuda.metrics import Calibration, maximum_cut
+from efuda.tagging.chosen import DIGITS, Choices, Lexicon, Said
 from efuda.tagging.exclusive import Exclusive, read_groups
 from efuda.tagging.implications import Implications, Present, find_file, read_pairs
 from efuda.tagging.policies import MCUT, policy_thresholds
-from efuda.tagging.tagged import STEPS, Tagged, rounded
+from efuda.tagging.tagged import STEPS, Handful, Tagged, rounded
 from efuda.tagging.tagger import Tagger
 from efuda.tagging.wording import expanded, spelled
 from efuda.vocabulary import Category
 
-__all__ = ["Chooser", "Chosen", "Rules"]
+__all__ = ["Chooser", "Rules"]
 
 Place = Literal["first", "last"] | None
 _Form = tuple[tuple[str, Category], ...]
@@ -37,25 +39,7 @@ _MCUT_CHARACTER: Final = 0.15  # the floor that WD's demo has for characters
 # A tag in one number that sorts as tags are listed: picture (19 bits), rank (8), falling score (16), output (20).
 _PICTURE, _RANK, _SCORE, _ROW = 44, 36, 20, (1 << 20) - 1
 _MOST_FIRST: Final = 200
-_SHOWN: Final = np.round(np.arange(STEPS + 1) / STEPS, 4)
-
-
-class Chosen(NamedTuple):
-    """What is said of one picture.
-
-    Attributes:
-        path: the file, or `archive.cbz/page.png`.
-        size: (width, height) in pixels, upright.
-        tags: (name, score, category) as they are to be written, best first; scores in four digits.
-        ratings: rating → score, empty for a model that does not rate.
-        rating: the likeliest, or None.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    tags: Sequence[tuple[str, float, Category]]
-    ratings: Mapping[str, float]
-    rating: str | None
+_SHOWN: Final = np.rint(np.arange(STEPS + 1) / STEPS * DIGITS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -123,10 +107,7 @@ class Chooser:
         self._forms = [_form(tag.name, tag.category, self.rules) for tag in tags]
         self._hidden = np.array([not form for form in self._forms], dtype=np.bool_)
         self._ranks = _ranks(tagger, self._forms, self.rules)
-        said = [form[0][0] if len(form) == 1 else "" for form in self._forms]
-        self._plain = not any(len(form) > 1 for form in self._forms) and _unique(said)
-        self._names = np.array(said, dtype=object)
-        self._categories = np.array([form[0][1] if form else None for form in self._forms], dtype=object)
+        self._wording = _Wording.of(self._forms, self._ratings.names)
         self._implications = _implications(tagger, self.rules)
         self._exclusive = None
         curves = _calibration(tagger) if self.rules.exclusive or self.rules.probabilities else None
@@ -139,12 +120,11 @@ class Chooser:
                 "them with: efuda calibrate MODEL DATASET"
             )
 
-    def choose(self, batch: Sequence[Tagged]) -> list[Chosen]:
+    def choose(self, batch: Sequence[Tagged]) -> Choices:
         """What is said of each picture, in order."""
-        if not batch:
-            return []
+        batch = Handful.of(batch)
         present = self._probable(self._present(batch), self._scales)
-        present, (ratings, rating) = self._ratings.take(present, len(batch))
+        present, rated = self._ratings.take(present, len(batch))
         present, _ = self._quality.take(present, len(batch))
         if self._exclusive:
             present = self._exclusive.apply(present, len(batch))
@@ -156,20 +136,16 @@ class Chooser:
             present = present.where(~self._hidden[present.rows])
         if self.rules.max_tags is not None:
             present = present.where(self._best(present, self.rules.max_tags))
-        tags = self._listed(present, len(batch))
-        return [
-            Chosen(one.path, one.size, said, scores, best)
-            for one, said, scores, best in zip(batch, tags, ratings, rating, strict=True)
-        ]
+        wording = self._wording
+        tags, ratings = wording.said(self._sorted(present), len(batch)), wording.rated(rated)
+        return Choices(batch.paths, batch.sizes, wording.lexicon, tags, ratings, self._ratings.likeliest(rated))
 
-    def _present(self, batch: Sequence[Tagged]) -> Present:
+    def _present(self, batch: Handful) -> Present:
         """What reaches its threshold, and every rating."""
-        rows = np.concatenate([one.rows for one in batch])
-        scores = np.concatenate([one.scores for one in batch])
-        kept = np.flatnonzero(scores >= self._limits.take(rows))
-        pictures = np.repeat(np.arange(len(batch)), [len(one.rows) for one in batch]).take(kept)
-        steps = np.rint(scores.take(kept) * np.float32(STEPS)).astype(np.int64)
-        present = Present(pictures, rows.take(kept).astype(np.int64), steps)
+        kept = np.flatnonzero(batch.scores >= self._limits.take(batch.rows))
+        pictures = np.repeat(np.arange(len(batch)), batch.counts).take(kept)
+        steps = np.rint(batch.scores.take(kept) * np.float32(STEPS)).astype(np.int64)
+        present = Present(pictures, batch.rows.take(kept).astype(np.int64), steps)
         if self.rules.top is not None:
             present = present.where(~self._hidden[present.rows])
             return present.where(self._best(self._probable(present, ~self._scales), self.rules.top))
@@ -197,21 +173,67 @@ class Chooser:
         kept[order] = scales | (counted - before <= most)
         return kept
 
-    def _listed(self, present: Present, pictures: int) -> list[list[tuple[str, float, Category]]]:
-        """Per picture its tags, sorted and spelled."""
+    def _sorted(self, present: Present) -> Present:
+        """In the order in which tags are listed, picture by picture."""
         keys = present.pictures << _PICTURE
         keys |= self._ranks.take(present.rows)
         keys |= (STEPS - present.steps) << _SCORE
         keys |= present.rows
         keys.sort()
-        rows, scores = keys & _ROW, _SHOWN.take(STEPS - (keys >> _SCORE & STEPS)).tolist()
-        ends = np.cumsum(np.bincount(present.pictures, minlength=pictures)).tolist()
-        spans = list(zip([0, *ends], ends, strict=False))
-        if self._plain:
-            said = list(zip(self._names.take(rows).tolist(), scores, self._categories.take(rows).tolist(), strict=True))
-            return [said[start:end] for start, end in spans]
-        forms = [self._forms[row] for row in rows.tolist()]
-        return [_once(forms[start:end], scores[start:end]) for start, end in spans]
+        return Present(keys >> _PICTURE, keys & _ROW, STEPS - (keys >> _SCORE & STEPS))
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """The words of each tag, as numbers of a lexicon.
+
+    Attributes:
+        counts: int64 [tags], how many words a tag has.
+        starts: int64 [tags], where they begin in the lexicon.
+        same: int64 [lexicon], the first word with the same text.
+        plain: every tag has one word at most, and no other has the same: its number is the tag's.
+        ratings: int64, words.
+    """
+
+    lexicon: Lexicon
+    counts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    same: NDArray[np.int64]
+    plain: bool
+    ratings: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, forms: Sequence[_Form], ratings: Sequence[str]) -> _Wording:
+        counts = np.array([len(form) for form in forms], dtype=np.int64)
+        words = [*chain.from_iterable(form or (("", Category.GENERAL),) for form in forms)]
+        starts = np.cumsum(np.maximum(counts, 1)) - np.maximum(counts, 1)
+        first: dict[str, int] = {}
+        same = np.array([first.setdefault(name, number) for number, (name, _) in enumerate(words)], dtype=np.int64)
+        said = np.repeat(counts > 0, np.maximum(counts, 1))
+        plain = len(words) == len(forms) and len(set(same[said].tolist())) == int(said.sum())
+        rated = np.arange(len(words), len(words) + len(ratings), dtype=np.int64)
+        words += [(name, Category.RATING) for name in ratings]
+        lexicon = Lexicon(tuple(name for name, _ in words), tuple(category for _, category in words))
+        return cls(lexicon, counts, starts, same, plain, rated)
+
+    def said(self, listed: Present, pictures: int) -> Said:
+        """Tags as words, none twice in a picture."""
+        places, words, steps = listed
+        if not self.plain:
+            counts = self.counts[words]
+            source = np.repeat(np.arange(len(words)), counts)
+            within = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+            places, words, steps = places[source], self.starts[words[source]] + within, steps[source]
+            _, once = np.unique(places * len(self.same) + self.same[words], return_index=True)
+            once.sort()
+            places, words, steps = places[once], words[once], steps[once]
+        return Said(np.bincount(places, minlength=pictures), words, _SHOWN.take(steps))
+
+    def rated(self, steps: NDArray[np.int64]) -> Said:
+        """Every rating of every picture."""
+        pictures, ratings = steps.shape
+        counts = np.full(pictures, ratings, dtype=np.int64)
+        return Said(counts, np.tile(self.ratings, pictures), _SHOWN.take(steps.ravel()))
 
 
 class _Scale:
@@ -226,24 +248,29 @@ class _Scale:
         self._columns: NDArray[np.int64] = np.full(len(tags), -1, dtype=np.int64)
         self._columns[self._outputs] = np.arange(len(self.rows))
 
-    def take(self, present: Present, pictures: int) -> tuple[Present, tuple[list[dict[str, float]], list[str | None]]]:
-        """The others; of each picture name → score, and the likeliest name, which is put back if it is to be said."""
+    def take(self, present: Present, pictures: int) -> tuple[Present, NDArray[np.int64]]:
+        """The others, the likeliest put back if it is to be said; and the steps of each, int64 [pictures, mine]."""
+        steps = np.zeros((pictures, len(self.rows)), dtype=np.int64)
         if not self.rows:
-            return present, ([{}] * pictures, [None] * pictures)
+            return present, steps
         columns = self._columns.take(present.rows)
         mine = columns >= 0
-        steps = np.zeros((pictures, len(self.rows)), dtype=np.int64)
         steps[present.pictures[mine], columns[mine]] = present.steps[mine]
-        best, known = steps.argmax(axis=1), (steps > 0).any(axis=1)
         others = present.where(~mine)
         if self.place:
-            rated = np.flatnonzero(known)
-            added = Present(rated, self._outputs[best[rated]], steps[rated, best[rated]])
+            rated = np.flatnonzero(steps.any(axis=1))
+            best = steps[rated].argmax(axis=1)
+            added = Present(rated, self._outputs[best], steps[rated, best])
             others = Present(*(np.concatenate(pair) for pair in zip(others, added, strict=True)))
-        scores = [dict(zip(self.names, one, strict=True)) for one in _SHOWN.take(steps).tolist()]
-        likeliest = zip(best.tolist(), np.asarray(known).tolist(), strict=True)
-        names = [self.names[one] if sure else None for one, sure in likeliest]
-        return others, (scores, names)
+        return others, steps
+
+    def likeliest(self, steps: NDArray[np.int64]) -> list[str | None]:
+        """The name of each picture's likeliest one, None where none has a score."""
+        if not self.rows:
+            return [None] * len(steps)
+        best = np.where(steps.any(axis=1), steps.argmax(axis=1), len(self.rows))
+        found: list[str | None] = np.array([*self.names, None], dtype=object).take(best).tolist()
+        return found
 
 
 def _thresholds(tagger: Tagger, rules: Rules) -> NDArray[np.float32]:
@@ -266,10 +293,11 @@ def _thresholds(tagger: Tagger, rules: Rules) -> NDArray[np.float32]:
     return limits
 
 
-def _over_the_gap(tagger: Tagger, batch: Sequence[Tagged], present: Present) -> NDArray[np.bool_]:
+def _over_the_gap(tagger: Tagger, batch: Handful, present: Present) -> NDArray[np.bool_]:
     """What MCut says, per picture and category; characters from 0.15 up."""
     tags = tagger.vocabulary
-    dense = np.stack([one.dense(len(tags)) for one in batch])
+    dense = np.zeros((len(batch), len(tags)), dtype=np.float32)
+    dense[np.repeat(np.arange(len(batch)), batch.counts), batch.rows] = batch.scores
     over = np.zeros(dense.shape, dtype=np.bool_)
     for category in {tag.category for tag in tags}:
         rows = tags.rows(category)
@@ -336,17 +364,3 @@ def _implications(tagger: Tagger, rules: Rules) -> Implications | None:
 
 def _calibration(tagger: Tagger) -> Calibration | None:
     return Model.open(tagger.root).calibration() if tagger.layout == "efuda" else None
-
-
-def _once(forms: Iterable[_Form], scores: Iterable[float]) -> list[tuple[str, float, Category]]:
-    """Every name where it comes first."""
-    found: dict[str, tuple[str, float, Category]] = {}
-    for form, score in zip(forms, scores, strict=True):
-        for name, category in form:
-            found.setdefault(name, (name, score, category))
-    return list(found.values())
-
-
-def _unique(names: Sequence[str]) -> bool:
-    said = [name for name in names if name]
-    return len(set(said)) == len(said)

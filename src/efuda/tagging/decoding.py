@@ -130,7 +130,7 @@ Outcome = Decoded | Known | str
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    path: Path
+    path: Path | str
     future: Future[Outcome]
     tries: int = 0
     slot: int = -1
@@ -165,7 +165,7 @@ class Decoders:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="efuda-decoders", daemon=True)
 
-    def submit(self, path: Path) -> Future[Outcome]:
+    def submit(self, path: Path | str) -> Future[Outcome]:
         """Have a file decoded; files are begun in the order they come."""
         job = _Job(path, Future())
         with self._lock:

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,9 @@ from PIL import Image
 
 from efuda.images import on_white
 from efuda.tagging.decoding import Decoded, Decoders, Known, Looking
-from efuda.tagging.scores import Looked, ScoreStore, Stamp, stamp_of
+from efuda.tagging.scores import Looked, ScoreStore, Seen, Stamp, handful, stamp_of
 from efuda.tagging.scoring import score
-from efuda.tagging.tagged import Failed, Tagged
+from efuda.tagging.tagged import Failed, Handful, Tagged, as_path
 from efuda.tagging.tagger import Tagger
 from efuda.workers import cores
 
@@ -35,7 +36,10 @@ __all__ = ["Pipeline", "tag", "tag_images"]
 _CHUNK: Final = 1024  # files that are looked up together
 _KEEP_EVERY: Final = 1.0  # seconds of scores that a kill may cost
 _Answer = Decoded | Known | str
-_Begun = tuple[Path, Stamp | None, Future[_Answer] | Tagged]
+_Name = Path | str
+_Asked = tuple[_Name, Stamp | None, Future[_Answer]]
+_Read = tuple[_Name, Stamp | None, _Answer]
+_Scores = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 def tag(
@@ -78,14 +82,16 @@ def tag_images(tagger: Tagger, images: Iterable[Image.Image], *, batch: int | No
 
 @dataclass(slots=True)
 class _Batch:
-    """Files that are inferred together, and in the end what came of each."""
+    """What comes back together: known files by the handful, and such as are decoded and inferred."""
 
-    begun: list[tuple[Path, Stamp | None, _Answer | Tagged]]
+    begun: list[Handful | _Read]
+    files: int = 0
     frames: int = 0
 
-    def add(self, path: Path, stamp: Stamp | None, answer: _Answer | Tagged) -> None:
-        self.begun.append((path, stamp, answer))
-        self.frames += len(answer.inputs) if isinstance(answer, Decoded) else 0
+    def add(self, one: Handful | _Read) -> None:
+        self.begun.append(one)
+        self.files += len(one) if isinstance(one, Handful) else 1
+        self.frames += len(one[2].inputs) if not isinstance(one, Handful) and isinstance(one[2], Decoded) else 0
 
 
 class Pipeline:
@@ -122,9 +128,9 @@ class Pipeline:
         self._unkept: deque[Looked] = deque()
         self._kept_at = time.monotonic()
 
-    def run(self, pictures: Iterable[Path | None]) -> Iterator[list[Tagged | Failed]]:
+    def run(self, pictures: Iterable[_Name | None]) -> Iterator[Sequence[Tagged | Failed]]:
         """Handfuls of results, in the order of the files; a None among these: those before it must not wait."""
-        flying: deque[Future[list[Tagged | Failed]]] = deque()
+        flying: deque[Future[Sequence[Tagged | Failed]]] = deque()
         try:
             for batch in self._batches(pictures):
                 if batch is not None:
@@ -154,14 +160,13 @@ class Pipeline:
             finally:
                 self._store.close()
 
-    def _batches(self, pictures: Iterable[Path | None]) -> Iterator[_Batch | None]:
+    def _batches(self, pictures: Iterable[_Name | None]) -> Iterator[_Batch | None]:
         """What is known at once comes in large handfuls, what must be inferred in the model's batches."""
         batch = _Batch([])
         for one in self._begun(pictures):
             if one is not None:
-                path, stamp, begun = one
-                batch.add(path, stamp, begun.result() if isinstance(begun, Future) else begun)
-            if batch.frames >= self.batch or len(batch.begun) >= _CHUNK or (one is None and batch.begun):
+                batch.add(one if isinstance(one, Handful) else (*one[:2], one[2].result()))
+            if batch.frames >= self.batch or batch.files >= _CHUNK or (one is None and batch.begun):
                 yield batch
                 batch = _Batch([])
             if one is None:
@@ -169,9 +174,9 @@ class Pipeline:
         if batch.begun:
             yield batch
 
-    def _begun(self, pictures: Iterable[Path | None]) -> Iterator[_Begun | None]:
+    def _begun(self, pictures: Iterable[_Name | None]) -> Iterator[Handful | _Asked | None]:
         """Files in their order, the decoders some ahead of what is asked for."""
-        waiting: deque[_Begun] = deque()
+        waiting: deque[Handful | _Asked] = deque()
         unknown = 0
         for one in self._looked_up(pictures):
             if one is None:
@@ -180,16 +185,15 @@ class Pipeline:
                 unknown = 0
                 yield None
                 continue
-            path, stamp, known = one
-            unknown += known is None
-            waiting.append((path, stamp, known or self._decoders.submit(path)))
-            while waiting and (unknown > self._ahead or isinstance(waiting[0][2], Tagged)):
-                unknown -= not isinstance(waiting[0][2], Tagged)
+            unknown += not isinstance(one, Handful)
+            waiting.append(one if isinstance(one, Handful) else (*one, self._decoders.submit(one[0])))
+            while waiting and (unknown > self._ahead or isinstance(waiting[0], Handful)):
+                unknown -= not isinstance(waiting[0], Handful)
                 yield waiting.popleft()
         yield from waiting
 
-    def _looked_up(self, pictures: Iterable[Path | None]) -> Iterator[tuple[Path, Stamp | None, Tagged | None] | None]:
-        paths: list[Path] = []
+    def _looked_up(self, pictures: Iterable[_Name | None]) -> Iterator[Handful | tuple[_Name, Stamp | None] | None]:
+        paths: list[_Name] = []
         size = 1  # small handfuls at first: the first result should not wait
         for path in pictures:
             if path is not None:
@@ -201,36 +205,50 @@ class Pipeline:
                 yield None
         yield from self._found(paths)
 
-    def _found(self, paths: list[Path]) -> Iterable[tuple[Path, Stamp | None, Tagged | None]]:
+    def _found(self, paths: list[_Name]) -> Iterator[Handful | tuple[_Name, Stamp | None]]:
+        """Files in their order: each run of known ones together, and one by one those that must be looked at."""
         if self._store is None:
-            return [(path, None, None) for path in paths]
+            yield from ((path, None) for path in paths)
+            return
         stamps = [stamp_of(path) for path in paths]
         found = self._store.find(paths, stamps)
-        self.reused += sum(tagged is not None for tagged in found)
-        return zip(paths, stamps, found, strict=True)
-
-    def _infer(self, batch: _Batch) -> list[Tagged | Failed]:
-        """In a thread: score what was decoded, and give its memory back."""
-        decoded = [answer for _, _, answer in batch.begun if isinstance(answer, Decoded)]
-        rows = iter(self._scores(decoded))
-        results: list[Tagged | Failed] = []
-        for path, stamp, answer in batch.begun:
-            if isinstance(answer, Tagged):
-                results.append(answer)
-            elif isinstance(answer, str):
-                results.append(Failed(path, answer))
+        start = 0
+        for known, run in groupby(found, lambda seen: seen is not None):
+            seen = list(run)
+            stop = start + len(seen)
+            if known:
+                self.reused += len(seen)
+                yield handful(paths[start:stop], cast(list[Seen], seen))
             else:
-                if isinstance(answer, Known):
-                    tagged = answer.seen.tagged(path)
-                    self.reused += 1
-                else:
-                    tagged = Tagged.of(path, answer.size, *next(rows))
-                results.append(tagged)
-                if self._store is not None:
-                    self._unkept.append(Looked(stamp, answer.content, answer.pixels, tagged))
+                yield from zip(paths[start:stop], stamps[start:stop], strict=True)
+            start = stop
+
+    def _infer(self, batch: _Batch) -> Sequence[Tagged | Failed]:
+        """In a thread: score what was decoded, and give its memory back."""
+        if len(batch.begun) == 1 and isinstance(batch.begun[0], Handful):
+            return batch.begun[0]
+        read = [one for one in batch.begun if not isinstance(one, Handful)]
+        rows = iter(self._scores([answer for _, _, answer in read if isinstance(answer, Decoded)]))
+        results: list[Tagged | Failed] = []
+        for one in batch.begun:
+            results += one if isinstance(one, Handful) else [self._result(*one, rows)]
         return results
 
-    def _scores(self, decoded: Sequence[Decoded]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    def _result(self, path: _Name, stamp: Stamp | None, answer: _Answer, rows: Iterator[_Scores]) -> Tagged | Failed:
+        """Of a file that was looked at; `rows` has the scores of those that were decoded."""
+        path = as_path(path)
+        if isinstance(answer, str):
+            return Failed(path, answer)
+        if isinstance(answer, Known):
+            tagged = answer.seen.tagged(path)
+            self.reused += 1
+        else:
+            tagged = Tagged.of(path, answer.size, *next(rows))
+        if self._store is not None:
+            self._unkept.append(Looked(stamp, answer.content, answer.pixels, tagged))
+        return tagged
+
+    def _scores(self, decoded: Sequence[Decoded]) -> Iterator[_Scores]:
         """float32 [tags] a picture, and its embedding if these are wanted or kept.
 
         Of several frames the highest score counts, for one frame may show a tag; and the mean of the embeddings.

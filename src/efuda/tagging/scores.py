@@ -1,7 +1,7 @@
 """Scores that were computed once are kept: a second look at a picture, whatever its name is now, needs no model.
 
     with ScoreStore.open(folder, key) as store:       # one file for each model and way of looking
-        store.find([Path("a.png")])                   # [Tagged(…)], or [None] where it was never seen or has changed
+        store.find([Path("a.png")], [stamp])          # [Seen(…)], or [None] where it was never seen or has changed
         store.keep([Looked(path, stamp, content, pixels, tagged)])
 
 A file is known by its path, size and time of change; a moved, renamed or copied one by its bytes; one whose metadata
@@ -16,19 +16,19 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from efuda.errors import OutputError
-from efuda.tagging.tagged import STEPS, Tagged
+from efuda.tagging.tagged import STEPS, Handful, Tagged
 
-__all__ = ["Looked", "ScoreStore", "Seen", "Stamp", "default_folder", "stamp_of"]
+__all__ = ["Looked", "ScoreStore", "Seen", "Stamp", "default_folder", "handful", "stamp_of"]
 
 VERSION: Final = 1
 _SCHEMA: Final = """
@@ -83,8 +83,7 @@ class Looked:
     tagged: Tagged
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A picture's size, the scores as they are stored, and so the embedding if it was asked for."""
 
     size: tuple[int, int]
@@ -93,8 +92,20 @@ class Seen:
 
     def tagged(self, path: Path) -> Tagged:
         """As a result for this path."""
-        ((rows, scores),) = _unpacked([self.scores])
-        return Tagged(path, self.size, rows, scores, _vector(self.embedding))
+        return handful([path], [self])[0]
+
+
+def handful(paths: Sequence[Path | str], seen: Sequence[Seen]) -> Handful:
+    """What is known of some files as results; they are converted together, since slices of long arrays are cheap."""
+    stored = [one.scores for one in seen]
+    halves = [len(one) // 6 * 4 for one in stored]
+    parts = list(zip(stored, halves, strict=True))
+    rows = np.frombuffer(b"".join([one[:half] for one, half in parts]), np.uint32)
+    steps = np.frombuffer(b"".join([one[half:] for one, half in parts]), np.uint16)
+    counts = np.array(halves, dtype=np.int64) // 4
+    scores = steps.astype(np.float32) / np.float32(STEPS)
+    embeddings = [_vector(one.embedding) for one in seen]
+    return Handful(paths, [one.size for one in seen], counts, rows, scores, embeddings)
 
 
 class ScoreStore:
@@ -127,17 +138,17 @@ class ScoreStore:
                 "--no-scores."
             ) from error
 
-    def find(self, paths: Sequence[Path], stamps: Sequence[Stamp | None]) -> list[Tagged | None]:
-        """What is known of these files, None where they are new or have changed since."""
-        found: list[Tagged | None] = [None] * len(paths)
-        for first in range(0, len(paths), _TOGETHER):
-            places = {os.fsencode(path): first + at for at, path in enumerate(paths[first : first + _TOGETHER])}
-            statement = _FIND.format(self._wanted, ",".join("?" * len(places)))
-            rows = self._db.execute(statement, tuple(places)).fetchall()
-            known = [row for row in rows if stamps[places[row[0]]] == (row[1], row[2]) and self._suffices(row[6])]
-            for row, (outputs, scores) in zip(known, _unpacked([row[5] for row in known]), strict=True):
-                at = places[row[0]]
-                found[at] = Tagged(paths[at], (row[3], row[4]), outputs, scores, _vector(row[6]))
+    def find(self, paths: Sequence[Path | str], stamps: Sequence[Stamp | None]) -> list[Seen | None]:
+        """What is known of these files, for `handful` to make results of; None where they are new or have changed."""
+        found: list[Seen | None] = [None] * len(paths)
+        keys = [os.fsencode(path) for path in paths]
+        places = dict(zip(keys, range(len(keys)), strict=True))
+        for first in range(0, len(keys), _TOGETHER):
+            asked = keys[first : first + _TOGETHER]
+            rows = self._db.execute(_FIND.format(self._wanted, ",".join("?" * len(asked))), asked).fetchall()
+            for path, size, mtime_ns, width, height, scores, embedding in rows:
+                if stamps[at := places[path]] == (size, mtime_ns) and self._suffices(embedding):
+                    found[at] = Seen((width, height), scores, embedding)
         return found
 
     def by_content(self, content: bytes) -> Seen | None:
@@ -233,19 +244,6 @@ def default_folder() -> Path:
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "efuda" / "scores"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efuda" / "scores"
-
-
-def _unpacked(stored: Sequence[bytes]) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.float32]]]:
-    """Outputs and scores as they were stored, converted together: slices of two long arrays are cheap."""
-    halves = [len(one) // 6 * 4 for one in stored]
-    rows = np.frombuffer(b"".join([one[:half] for one, half in zip(stored, halves, strict=True)]), np.uint32)
-    steps = np.frombuffer(b"".join([one[half:] for one, half in zip(stored, halves, strict=True)]), np.uint16)
-    scores = steps.astype(np.float32) / np.float32(STEPS)
-    start = 0
-    for half in halves:
-        stop = start + half // 4
-        yield rows[start:stop], scores[start:stop]
-        start = stop
 
 
 def _vector(stored: bytes | None) -> NDArray[np.float16] | None:

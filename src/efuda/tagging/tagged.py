@@ -9,9 +9,10 @@ few hundred bytes, and a second look with another threshold sees the very number
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from efuda.vocabulary import Category
 if TYPE_CHECKING:
     from efuda.tagging.tagger import Tagger
 
-__all__ = ["FLOOR", "STEPS", "Failed", "Tagged", "quantise", "rounded", "unit"]
+__all__ = ["FLOOR", "STEPS", "Failed", "Handful", "Tagged", "as_path", "quantise", "rounded", "unit"]
 
 FLOOR: Final = 0.01
 STEPS: Final = 65_535
@@ -79,12 +80,75 @@ class Tagged:
         return {tagger.vocabulary[row].name: float(scores[row]) for row in tagger.vocabulary.rows(Category.RATING)}
 
 
+@dataclass(frozen=True, eq=False)
+class Handful(Sequence[Tagged]):
+    """Many pictures' scores in columns; a sequence of `Tagged`, each made when asked for.
+
+    Attributes:
+        paths: as they were given.
+        counts: int64 [pictures], how many scores each has.
+        rows, scores: those of all pictures, one picture after another.
+    """
+
+    paths: Sequence[Path | str]
+    sizes: Sequence[tuple[int, int]]
+    counts: NDArray[np.int64]
+    rows: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+    embeddings: Sequence[NDArray[np.float16] | None]
+
+    @classmethod
+    def of(cls, tagged: Sequence[Tagged]) -> Handful:
+        """That very handful, or single ones in columns."""
+        if isinstance(tagged, Handful):
+            return tagged
+        return cls(
+            [one.path for one in tagged],
+            [one.size for one in tagged],
+            np.array([len(one.rows) for one in tagged], dtype=np.int64),
+            np.concatenate([np.empty(0, np.uint32), *(one.rows for one in tagged)]),
+            np.concatenate([np.empty(0, np.float32), *(one.scores for one in tagged)]),
+            [one.embedding for one in tagged],
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, at: int) -> Tagged: ...
+    @overload
+    def __getitem__(self, at: slice) -> Handful: ...
+    def __getitem__(self, at: int | slice) -> Tagged | Handful:
+        if not isinstance(at, slice):
+            one = self[at : at + 1 or None]
+            return Tagged(as_path(one.paths[0]), one.sizes[0], one.rows, one.scores, one.embeddings[0])
+        first, last, step = at.indices(len(self))
+        assert step == 1
+        ends = np.concatenate([[0], np.cumsum(self.counts)])
+        inside = slice(ends[first], ends[max(first, last)])
+        rows, scores = self.rows[inside], self.scores[inside]
+        return Handful(self.paths[at], self.sizes[at], self.counts[at], rows, scores, self.embeddings[at])
+
+    def __iter__(self) -> Iterator[Tagged]:
+        columns = zip(self.paths, self.sizes, self.counts.tolist(), self.embeddings, strict=True)
+        start = 0
+        for path, size, count, embedding in columns:
+            inside = slice(start, start + count)
+            yield Tagged(as_path(path), size, self.rows[inside], self.scores[inside], embedding)
+            start += count
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A picture that could not be tagged, and why: a short phrase that groups well in a report."""
 
     path: Path
     reason: str
+
+
+def as_path(name: Path | str) -> Path:
+    """Of a name that was left a text, since a million of paths take long to make."""
+    return Path(name) if isinstance(name, str) else name
 
 
 def rounded(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:

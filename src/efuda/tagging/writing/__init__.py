@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self, cast
 
 from efuda.errors import UsageError
 from efuda.images import SUFFIXES
-from efuda.tagging.choosing import Chooser, Chosen
-from efuda.tagging.tagged import Failed, Tagged
+from efuda.tagging.choosing import Chooser
+from efuda.tagging.chosen import Chosen
+from efuda.tagging.tagged import Failed, Handful, Tagged
 from efuda.tagging.writing.forms import Caption, Form, Hydrus, Json, Xmp
 from efuda.tagging.writing.parquet import Parquet
 from efuda.tagging.writing.results import KohyaDocument, Lines, csv_lines, json_lines, kohya_lines
 from efuda.tagging.writing.sidecars import EXISTING, Embedded, Sidecars
 
-__all__ = ["EXISTING", "SINKS", "Sink", "Style", "open_sink", "write", "write_batches"]
+__all__ = ["EXISTING", "SINKS", "Sink", "Style", "Written", "open_sink", "write", "write_batches"]
 
 _BESIDE: Final = ("txt", "json", "xmp", "hydrus", "embed")
 _STREAMS: Final = ("jsonl", "csv")
@@ -36,7 +37,7 @@ SINKS: Final = ("txt", "json", "jsonl", "csv", "parquet", "xmp", "hydrus", "embe
 class Sink(Protocol):
     """Takes what was chosen, in batches."""
 
-    def wants(self, picture: Path) -> bool:
+    def wants(self, picture: Path | str) -> bool:
         """Whether this picture still needs tagging; ask once a picture."""
 
     def write_many(self, batch: Sequence[Chosen], /) -> list[Failed]:
@@ -51,6 +52,13 @@ class Sink(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Written(NamedTuple):
+    """What came of some pictures: those whose tags are kept, and those that failed, each with its reason."""
+
+    chosen: Sequence[Chosen]
+    failed: Sequence[Failed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +148,21 @@ def write(
         OutputError: nothing more can be written at all.
     """
     todo = iter(results)
-    handfuls = iter(lambda: list(islice(todo, batch)), [])
-    return write_batches(handfuls, chooser, sink)
+    for written in write_batches(iter(lambda: list(islice(todo, batch)), []), chooser, sink):
+        yield from written.failed
+        yield from written.chosen
 
 
-def write_batches(
-    batches: Iterable[Sequence[Tagged | Failed]], chooser: Chooser, sink: Sink
-) -> Iterator[Chosen | Failed]:
+def write_batches(batches: Iterable[Sequence[Tagged | Failed]], chooser: Chooser, sink: Sink) -> Iterator[Written]:
     """As `write`, by the handful as results come; hundreds at once are faster where they need no inference.
 
     Raises:
         OutputError: nothing more can be written at all.
     """
     for results in batches:
-        yield from (one for one in results if isinstance(one, Failed))
-        chosen = chooser.choose([one for one in results if isinstance(one, Tagged)])
+        unread = [] if isinstance(results, Handful) else [one for one in results if isinstance(one, Failed)]
+        tagged = [one for one in results if isinstance(one, Tagged)] if unread else results
+        chosen = chooser.choose(cast(Sequence[Tagged], tagged))
         failed = sink.write_many(chosen) if chosen else []
-        yield from failed
         lost = {one.path for one in failed}
-        yield from (one for one in chosen if one.path not in lost)
+        yield Written([one for one in chosen if one.path not in lost] if lost else chosen, [*unread, *failed])

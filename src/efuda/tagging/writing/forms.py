@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from efuda.tagging.choosing import Chosen
+from efuda.tagging.chosen import Chosen
 from efuda.tagging.wording import spelled
 from efuda.tagging.writing.places import Refused
 from efuda.tagging.writing.xmp import with_tags

@@ -13,8 +13,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from efuda.errors import MissingExtra
-from efuda.tagging.choosing import Chosen
+from efuda.tagging.chosen import DIGITS, Choices, Chosen, Lexicon, Said
 from efuda.tagging.tagged import Failed
 from efuda.tagging.writing.places import cannot_write, keep_spare, new_name
 from efuda.tagging.writing.results import OneFile, not_ours
@@ -41,7 +43,9 @@ class Parquet(OneFile):
         self.model, self._arrow = model, pyarrow
         self._schema = _schema(pyarrow)
         self._made = new_name(out.parent)
-        self._rows: list[dict[str, Any]] = []
+        self._waiting: list[Any] = []
+        self._lexicon: Lexicon | None = None
+        self._names: Any = None
         self._fresh = False
         self._writer: Any = None
 
@@ -52,9 +56,10 @@ class Parquet(OneFile):
             OutputError: the disk is full.
         """
         assert self.out is not None
-        self._rows += [_row(chosen, self.model) for chosen in batch]
-        self._fresh = self._fresh or bool(batch)
-        if len(self._rows) >= _GROUP:
+        if batch:
+            self._waiting.append(self._table(Choices.of(batch)))
+            self._fresh = True
+        if sum(map(len, self._waiting)) >= _GROUP:
             try:
                 self._flush()
             except OSError as error:
@@ -90,14 +95,38 @@ class Parquet(OneFile):
             self._writer.close()
         self._made.unlink(missing_ok=True)
 
-    def wants(self, picture: Path) -> bool:
+    def wants(self, picture: Path | str) -> bool:
         """Whether the file does not have it yet."""
         return _text(picture) not in self._known
 
     def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
-            self._rows = []
+        if self._waiting:
+            self._writer.write_table(self._arrow.concat_tables(self._waiting).combine_chunks())
+            self._waiting = []
+
+    def _table(self, batch: Choices) -> Any:
+        """A row each."""
+        arrow = self._arrow
+        if batch.lexicon is not self._lexicon:
+            self._lexicon, self._names = batch.lexicon, arrow.array(batch.lexicon.names, arrow.string())
+
+        def lists(said: Said) -> tuple[Any, Any, Any]:
+            ends = np.concatenate([[0], said.ends()]).astype(np.int32)
+            scores = (said.scores / DIGITS).astype(np.float32)
+            return arrow.array(ends), self._names.take(arrow.array(said.words)), arrow.array(scores)
+
+        ends, tags, scores = lists(batch.tags)
+        columns = [
+            [_text(path) for path in batch.paths],
+            [width for width, _ in batch.sizes],
+            [height for _, height in batch.sizes],
+            arrow.ListArray.from_arrays(ends, tags),
+            arrow.ListArray.from_arrays(ends, scores),
+            list(batch.best),
+            arrow.MapArray.from_arrays(*lists(batch.ratings)),
+            [self.model] * len(batch),
+        ]
+        return arrow.table(columns, self._schema)
 
 
 def _schema(arrow: Any) -> Any:
@@ -107,19 +136,6 @@ def _schema(arrow: Any) -> Any:
     return arrow.schema(fields)
 
 
-def _row(chosen: Chosen, model: str) -> dict[str, Any]:
-    return {
-        "path": _text(chosen.path),
-        "width": chosen.size[0],
-        "height": chosen.size[1],
-        "tags": [name for name, _, _ in chosen.tags],
-        "scores": [score for _, score, _ in chosen.tags],
-        "rating": chosen.rating,
-        "ratings": list(chosen.ratings.items()),
-        "model": model,
-    }
-
-
-def _text(path: Path) -> str:
+def _text(path: Path | str) -> str:
     r"""A name that is not UTF-8 is written with `\xff` for its odd bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -26,10 +26,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from efuda.errors import UsageError
-from efuda.tagging.choosing import Chosen
+from efuda.tagging.chosen import DIGITS, Choices, Chosen, Lexicon, Said
 from efuda.tagging.tagged import Failed
 from efuda.tagging.writing.places import Locked, cannot_write, keep_spare, write_all, write_over
+from efuda.tagging.writing.weaving import Ragged, Texts, paired, woven
 
 __all__ = ["Format", "KohyaDocument", "Lines", "OneFile", "csv_lines", "json_lines", "kohya_lines", "not_ours"]
 
@@ -40,56 +44,93 @@ _COLUMNS: Final = ["path", "width", "height", "tags", "scores", "rating"]
 
 @dataclass(frozen=True)
 class Format:
-    """How a picture becomes a line, and a line the path of its picture.
+    """How pictures become lines, and a line the path of its picture.
 
     Attributes:
         header: what stands first in a file.
-        line: of a picture, with its end.
+        lines: of pictures, each with its end.
         path: of a whole line; raises ValueError, KeyError or TypeError where it is none of this format.
     """
 
     name: str
     header: str
-    line: Callable[[Chosen], str]
+    lines: Callable[[Choices], str]
     path: Callable[[str], str]
 
 
 def json_lines(model: str) -> Format:
     """`jsonl`."""
-    names, scores, model = _Words(), _Words(), _json(model)
+    names, end = _Names(lambda name: f"{_json(name)}: "), f'}}, "model": {_json(model)}}}\n'
+    scores = _between(", ", lambda score: repr(score / DIGITS))
 
-    def line(chosen: Chosen) -> str:
-        tags = ", ".join([f"{names[name]}: {scores[score]}" for name, score, _ in chosen.tags])
-        rated = chosen.ratings.items()
-        ratings = ", ".join([f"{names[name]}: {scores[score]}" for name, score in rated]) if rated else ""
-        path, (width, height) = _json(str(chosen.path)), chosen.size
-        size = f'"width": {width}, "height": {height}'
-        return f'{{"path": {path}, {size}, "tags": {{{tags}}}, "rating": {{{ratings}}}, "model": {model}}}\n'
+    def pairs(batch: Choices, said: Said) -> Ragged:
+        return paired(said.counts, names.of(batch.lexicon).take(said.words), scores(said))
 
-    return Format("jsonl", "", line, lambda line: str(json.loads(line)["path"]))
+    def lines(batch: Choices) -> str:
+        pictures = zip(batch.paths, batch.sizes, strict=True)
+        heads = [
+            f'{{"path": {_json(str(path))}, "width": {width}, "height": {height}, "tags": {{'
+            for path, (width, height) in pictures
+        ]
+        return woven(len(batch), heads, pairs(batch, batch.tags), '}, "rating": {', pairs(batch, batch.ratings), end)
 
-
-class _Words(dict[Any, str]):
-    """What has been written as JSON before: names and scores of four digits come again and again."""
-
-    def __missing__(self, value: str | float) -> str:
-        word = self[value] = _json(value)
-        return word
+    return Format("jsonl", "", lines, lambda line: str(json.loads(line)["path"]))
 
 
 def csv_lines() -> Format:
     """`csv`."""
-    return Format("csv", _csv(_COLUMNS), _csv_row, _csv_path)
+    names = _Names(lambda name: name.replace(" ", "_").replace('"', '""') + " ")
+    last = _Names(lambda name: name.replace(" ", "_").replace('"', '""'))
+    marks = _Names(lambda name: '"' if _QUOTED(name) else "")
+    scores = _between(" ", lambda score: f"{score / DIGITS:.4f}")
+
+    def lines(batch: Choices) -> str:
+        said, heads = batch.tags, []
+        ends, quoted = said.last(), np.full(len(batch), "", dtype=object)
+        odd = marks.of(batch.lexicon).take(said.words) == '"'
+        quoted[np.repeat(np.arange(len(batch)), said.counts)[odd]] = '"'
+        words = np.where(ends, last.of(batch.lexicon).take(said.words), names.of(batch.lexicon).take(said.words))
+        for path, (width, height) in zip(batch.paths, batch.sizes, strict=True):
+            heads.append(f"{_field(str(path))},{width},{height},")
+        rating = [f"{best or ''}\n" for best in batch.best]
+        scored = Ragged(said.counts, scores(said))
+        return woven(len(batch), heads, quoted, Ragged(said.counts, words), quoted, ",", scored, ",", rating)
+
+    return Format("csv", _csv(_COLUMNS), lines, _csv_path)
 
 
 def kohya_lines(separator: str) -> Format:
     """`kohya` with a name in `.jsonl`."""
 
-    def line(chosen: Chosen) -> str:
-        caption = separator.join(name for name, _, _ in chosen.tags)
-        return _json({"image_path": str(chosen.path), "caption": caption, "image_size": list(chosen.size)}) + "\n"
+    def line(path: Path | str, caption: str, size: tuple[int, int]) -> str:
+        return _json({"image_path": str(path), "caption": caption, "image_size": list(size)}) + "\n"
 
-    return Format("kohya", "", line, lambda line: str(json.loads(line)["image_path"]))
+    def lines(batch: Choices) -> str:
+        captions = [separator.join(names) for names in batch.names()]
+        return "".join(map(line, batch.paths, captions, batch.sizes))
+
+    return Format("kohya", "", lines, lambda line: str(json.loads(line)["image_path"]))
+
+
+class _Names:
+    """The names of a lexicon as a format writes them, kept while the lexicon is the same."""
+
+    def __init__(self, write: Callable[[str], str]) -> None:
+        self._write = write
+        self._lexicon: Lexicon | None = None
+        self._texts: Texts
+
+    def of(self, lexicon: Lexicon) -> Texts:
+        if self._lexicon is not lexicon:
+            write, names = self._write, lexicon.names
+            self._lexicon, self._texts = lexicon, Texts(lambda word: write(names[word]))
+        return self._texts
+
+
+def _between(separator: str, write: Callable[[int], str]) -> Callable[[Said], NDArray[Any]]:
+    """What writes scores: each with a separator behind it, but for a picture's last."""
+    texts = Texts(lambda number: write(number // 2) + ("" if number % 2 else separator))
+    return lambda said: texts.take(2 * said.scores + said.last())
 
 
 def not_ours(path: Path, kind: str) -> UsageError:
@@ -107,7 +148,7 @@ class OneFile:
         self._known: set[str] = set()
         self._stack = ExitStack()
 
-    def wants(self, picture: Path) -> bool:
+    def wants(self, picture: Path | str) -> bool:
         """Whether the file does not have it yet."""
         return str(picture) not in self._known
 
@@ -156,7 +197,7 @@ class Lines(OneFile):
             OutputError: the disk is full; the file ends with a whole line.
         """
         header = self.form.header if self._empty and batch else ""
-        text = header + "".join([self.form.line(chosen) for chosen in batch])
+        text = header + self.form.lines(Choices.of(batch))
         self._empty = self._empty and not text
         if self.out is None:
             sys.stdout.write(text if _is_text(text) else text.encode("utf-8", "backslashreplace").decode())
@@ -220,9 +261,9 @@ class KohyaDocument(OneFile):
 
     def write_many(self, batch: Sequence[Chosen]) -> list[Failed]:
         """Keep them until the end."""
-        for chosen in batch:
-            caption = self.separator.join(name for name, _, _ in chosen.tags)
-            self._pictures[str(chosen.path)] = {"tags": caption, "image_size": list(chosen.size)}
+        choices = Choices.of(batch)
+        for path, size, names in zip(choices.paths, choices.sizes, choices.names(), strict=True):
+            self._pictures[str(path)] = {"tags": self.separator.join(names), "image_size": list(size)}
         return []
 
     def _open(self, out: Path, stack: ExitStack) -> None:
@@ -262,13 +303,8 @@ def _csv(values: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def _csv_row(chosen: Chosen) -> str:
-    names = "\0".join([name for name, _, _ in chosen.tags]).replace(" ", "_").replace("\0", " ")
-    scores = " ".join(["%.4f"] * len(chosen.tags)) % tuple([score for _, score, _ in chosen.tags])
-    path, (width, height) = str(chosen.path), chosen.size
-    if _QUOTED(path + names):
-        return _csv([path, width, height, names, scores, chosen.rating or ""])
-    return f"{path},{width},{height},{names},{scores},{chosen.rating or ''}\n"
+def _field(text: str) -> str:
+    return _csv([text, ""])[:-2] if _QUOTED(text) else text
 
 
 def _csv_path(line: str) -> str:

@@ -20,7 +20,7 @@ from PIL import Image, ImageSequence
 
 from efuda.errors import ImageError
 from efuda.images import FORMATS
-from efuda.tagging.choosing import Chosen
+from efuda.tagging.chosen import Chosen
 from efuda.tagging.tagged import Failed
 from efuda.tagging.writing.containers import parts, read_xmp, with_xmp
 from efuda.tagging.writing.forms import Form, xmp_tags
@@ -68,7 +68,7 @@ class Sidecars(_Each):
         self._taken: set[str] = set()
         self._folders: dict[str, bool] = {}
 
-    def wants(self, picture: Path) -> bool:
+    def wants(self, picture: Path | str) -> bool:
         """Whether it has no file yet, or that one is to be changed; ask once a picture."""
         try:
             place = self._place(picture)
@@ -79,12 +79,12 @@ class Sidecars(_Each):
         self._taken.add(place)
         return True
 
-    def _place(self, picture: Path) -> str:
+    def _place(self, picture: Path | str) -> str:
         folder, name = os.path.split(picture)
         if (plain := self._folders.get(folder)) is None:
             plain = self._folders[folder] = Path(folder).is_dir()
         if not plain:
-            folder, name = os.path.split(beside(picture))
+            folder, name = os.path.split(beside(Path(picture)))
         return os.path.join(folder, self.form.name(name))  # noqa: PTH118  (a million of them are looked up)
 
     def _write(self, chosen: Chosen) -> None:
@@ -111,12 +111,12 @@ class Embedded(_Each):
     def __init__(self, existing: str, *, keep_mtime: bool = False) -> None:
         self.existing, self.keep_mtime = existing, keep_mtime
 
-    def wants(self, picture: Path) -> bool:
+    def wants(self, picture: Path | str) -> bool:
         """Whether it holds no tags yet, or those are to be changed."""
         if self.existing != "skip":
             return True
         try:
-            packet = read_xmp(picture.read_bytes())
+            packet = read_xmp(Path(picture).read_bytes())
             return packet is None or not read_tags(packet)
         except (OSError, Refused):
             return True  # writing says why not
