@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from efuda.collection.scanning import (
     scan,
     scan_files,
 )
+from efuda.collection.watching import watch
 from efuda.errors import CollectionError
 
 
@@ -305,3 +307,43 @@ def test_a_scan_killed_at_any_moment_is_gone_on_with(tmp_path: Path) -> None:
     record = Record.open(path, create=True)
     assert counts(scan(record, [art])) in ({"unchanged": seen, "added": 300 - seen}, {"unchanged": 300}, {"added": 300})
     record.close()
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_a_watch_notes_what_happens(record: Record, art: Path, events: bool) -> None:
+    if events:
+        pytest.importorskip("watchfiles")
+    stop = threading.Event()
+    seen: list[dict[str, int]] = []
+    every = 600.0 if events else 0.5
+
+    def look() -> None:
+        seen.extend(map(counts, watch(record, [art], every=every, settled=0.2, events=events, stop=stop)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        wait_for(lambda: seen == [{"added": 3}])
+        time.sleep(0.5)  # the system begins to tell
+        with (art / "growing.png").open("wb") as file:
+            data = draw(art.parent / "new.png", 70).read_bytes()
+            for start in range(0, len(data), 10):
+                file.write(data[start : start + 10])
+                file.flush()
+                time.sleep(0.02)
+        wait_for(lambda: files(record).get("growing.png") == (4, False))
+        (art / "0.png").rename(art / "renamed.png")
+        wait_for(lambda: files(record).get("renamed.png") == (1, False) and "0.png" not in files(record))
+        (art / "1.png").unlink()
+        wait_for(lambda: files(record)["1.png"] == (2, True))
+    finally:
+        stop.set()
+        thread.join()
+    assert sum(one.get("added", 0) for one in seen) == 4  # the growing file came once, whole
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

@@ -10,6 +10,7 @@ any moment loses at most that much, and running it again goes on from there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,19 @@ from typing import Any, Self
 import apsw
 
 from efuda.collection.adding import Added, Writer, untagged
+from efuda.collection.backups import backup, restore
+from efuda.collection.checking import check
 from efuda.collection.counting import status
 from efuda.collection.editing import edit, remove
+from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.index import Index
 from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.previews import Previewed, Previews
 from efuda.collection.query import parse
 from efuda.collection.record import Record
+from efuda.collection.scanning import Folder, Scanned, folders_of, remember_folders, scan
+from efuda.collection.watching import watch
 from efuda.progress import Progress, silent
 from efuda.tagging import Failed, Tagged, Tagger
 from efuda.vocabulary import Category
@@ -240,6 +246,58 @@ class Collection:
     def make_previews(self, *, progress: Progress = silent) -> Previewed:
         """Make the thumbnails, and the hashes by which duplicates are found, of all pictures that have none yet."""
         return self.previews.make(progress)
+
+    # Keeping it
+
+    def scan(
+        self, folders: Sequence[Path] = (), *, dry_run: bool = False, trust: bool = False, progress: Progress = silent
+    ) -> Scanned:
+        """Look through folders, all that are known by default, and note what is new, moved, changed, gone or back.
+
+        Args:
+            folders: these; they are remembered.
+            dry_run: only say what would be noted.
+            trust: mark what is gone also where a whole folder is.
+
+        Raises:
+            CollectionError: no folder is known.
+        """
+        return scan(self.record, folders, dry_run=dry_run, trust=trust, progress=progress)
+
+    def watch(
+        self, folders: Sequence[Path] = (), *, every: float = 600.0, stop: threading.Event | None = None
+    ) -> Iterator[Scanned]:
+        """Scan, and then note what happens in the folders, as it happens, until the iterator is closed."""
+        return watch(self.record, folders, every=every, stop=stop)
+
+    def folders(self) -> list[Folder]:
+        """The folders that are looked through."""
+        return folders_of(self.record)
+
+    def remember(self, folders: Iterable[Path]) -> None:
+        """Look through these folders, too."""
+        remember_folders(self.record, folders)
+
+    def backup(self, to: Path, *, keep: int | None = None, progress: Progress = silent) -> Path:
+        """Copy the collection, as it is at this moment, into a folder, or to a file; `efuda.collection.backups`."""
+        return backup(self.path, to, keep=keep, progress=progress)
+
+    @staticmethod
+    def restore(path: Path, copy: Path, *, progress: Progress = silent) -> Path | None:
+        """Put a backup in a collection's place; where the former one is kept.
+
+        Raises:
+            CollectionError: the backup is damaged or none, or someone has the collection open.
+        """
+        return restore(copy, path, progress=progress)
+
+    def check(self, *, files: bool = False, progress: Progress = silent) -> list[str]:
+        """What is wrong, a sentence each; with `files` every file is read, too."""
+        return check(self.record, files=files, progress=progress)
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """The whole record, a JSON object each: tags, pictures with all that was said of them, the log."""
+        return record_lines(self.record)
 
     # What there is
 
