@@ -27,11 +27,14 @@ from efuda.tagging.limited import LimitedWorkers, Refused
 
 
 def scene(width: int = 600, height: int = 400, eye: str = "blue") -> Image.Image:
-    """A face on a ground of two colours."""
-    picture = Image.new("RGB", (width, height), "lightyellow")
+    """A face on a ground of several colours, nothing of it symmetric: its perceptual hash does not hang by a thread."""
+    picture = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, height * 2 // 3, width, height), fill="seagreen")
-    pen.ellipse((width // 3, height // 8, width * 2 // 3, height * 7 // 8), fill="bisque", outline="black", width=3)
+    pen.rectangle((0, height * 2 // 3, width // 2, height), fill="seagreen")
+    pen.polygon([(0, 0), (width // 3, 0), (0, height // 2)], fill="black")
+    pen.rectangle((width * 3 // 4, height // 10, width, height // 3), fill="white")
+    pen.ellipse((width // 4, height // 8, width * 2 // 3, height * 7 // 8), fill="bisque", outline="black", width=3)
+    pen.polygon([(width // 4, height // 3), (width // 2, height // 9), (width // 3, height // 9)], fill="maroon")
     for part, colour in ((5, "blue"), (7, eye)):
         pen.ellipse((width * part // 12 - 12, height // 3, width * part // 12 + 12, height // 3 + 24), fill=colour)
     return picture

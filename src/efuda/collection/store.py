@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import apsw
 
@@ -23,6 +23,7 @@ from efuda.collection.adding import Added, Writer, untagged
 from efuda.collection.backups import backup, restore
 from efuda.collection.checking import check
 from efuda.collection.counting import status
+from efuda.collection.duplicates import Duplicates, Group, merge
 from efuda.collection.editing import edit, remove
 from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
@@ -55,6 +56,7 @@ class Collection:
         self.record = record
         self._index: Index | None = None
         self.previews = Previews(record)
+        self._duplicates = Duplicates(record)
         self._index_revision = -1
 
     @classmethod
@@ -298,6 +300,26 @@ class Collection:
     def export(self) -> Iterator[dict[str, Any]]:
         """The whole record, a JSON object each: tags, pictures with all that was said of them, the log."""
         return record_lines(self.record)
+
+    # What is like what
+
+    def duplicates(
+        self, kind: Literal["pixels", "near"] = "pixels", *, offset: int = 0, limit: int = 50
+    ) -> tuple[int, list[Group]]:
+        """How many groups of pictures there are that are alike, and some of them, those with the newest first.
+
+        Args:
+            kind: "pixels" for the very same pixels; "near" for groups in which not all are the same.
+        """
+        return self._duplicates.groups(kind, offset=offset, limit=limit)
+
+    def merge(self, keep: int, drop: Sequence[int], *, by: str = "me") -> Operation:
+        """Keep one of several pictures, with what persons and imports said of the others, which are found no more.
+
+        Raises:
+            CollectionError: a picture is not there, or is to be kept and dropped.
+        """
+        return merge(self.record, keep, drop, by=by)
 
     # What there is
 
