@@ -109,6 +109,8 @@ class Writer:
         self.thresholds = rounded(tagger.thresholds)
         self.vectors = Vectors(tagger)
         self.ratings = np.array(tagger.vocabulary.rows(Category.RATING), dtype=np.intp)
+        self.is_rating = np.zeros(len(tagger.vocabulary), dtype=np.bool_)
+        self.is_rating[self.ratings] = True
         self.tag_ids = np.zeros(len(tagger.vocabulary), dtype=np.int64)  # 0 where not known yet
 
     def take(self, result: Tagged | Failed) -> None:
@@ -173,7 +175,7 @@ class Writer:
     def _with_ratings(self, tagged: Tagged, present: Bools, kept: Bools) -> tuple[Rows, Scores, Bools, Bools]:
         """With every rating kept, and the best one, however low, alone present."""
         ratings = np.zeros(len(self.ratings), dtype=np.float32)
-        is_rating = np.isin(tagged.rows, self.ratings)
+        is_rating = self.is_rating[tagged.rows]
         ratings[np.searchsorted(self.ratings, tagged.rows[is_rating])] = tagged.scores[is_rating]
         best = np.zeros(len(self.ratings), dtype=np.bool_)
         best[np.argmax(ratings)] = True
