@@ -29,9 +29,10 @@ from efuda.datasets.sources import find_jobs
 from efuda.datasets.sources.arrays import LinedRecords, records_start
 from efuda.datasets.sources.lines import json_jobs, look_into
 from efuda.datasets.sources.records import KINDS
-from efuda.datasets.sources.sidecars import path_id, read_caption
+from efuda.datasets.sources.sidecars import path_id
 from efuda.datasets.sources.tables import table_jobs
 from efuda.errors import MetadataError
+from efuda.tagging.reading import read_caption
 
 Row = dict[str, Any]
 

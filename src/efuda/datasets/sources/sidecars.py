@@ -1,11 +1,8 @@
 """Metadata that lies beside its picture: gallery-dl's JSON, caption files (.txt), and Hydrus' sidecars.
 
 * gallery-dl: `name.ext.json` beside `name.ext`, the API fields of the site.
-* captions, as people have for fine-tuning image generators: `name.txt` (or `name.caption`) beside `name.ext`. A file
-  with a comma is comma separated; else one with several lines is a tag a line; else words are separated by spaces.
-  Each file is judged alone, so one whose only tag is written `long hair` says two. Spaces within a tag become
-  underscores, `\\(` and `\\)` lose their backslash; weights such as `(tag:1.2)` stay part of the name. An empty file
-  has no tags.
+* captions, as people have for fine-tuning image generators: `name.txt` (or `name.caption`) beside `name.ext`
+  (`tagging.reading` says how they are read). An empty file has no tags.
 * Hydrus: `name.ext.txt` beside `name.ext`, a tag a line, namespaces `character:`, `series:`, `creator:`, `meta:`,
   `rating:`; what it says of the file, not of the picture (`title:`, `page:`, `url:`, …), is left out.
 
@@ -15,10 +12,8 @@ by the same number) a stable hash of its path within the folder.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +28,9 @@ from efuda.datasets.entries import CATEGORIES, BadLine, Job, Parsed, entry_table
 from efuda.datasets.sources.records import Kind, kind_of, rating_letter
 from efuda.images import SUFFIXES
 from efuda.places import Stat, join, open_binary
+from efuda.tagging.reading import LONGEST, decoded, read_caption, read_list
 
-__all__ = ["FORMATS", "SidecarJob", "find_sidecars", "path_id", "read_caption", "sidecar_jobs", "site_of"]
+__all__ = ["FORMATS", "SidecarJob", "find_sidecars", "path_id", "sidecar_jobs", "site_of"]
 
 FORMATS: Final = {
     "gallery-dl": "gallery-dl sidecars",
@@ -43,19 +39,6 @@ FORMATS: Final = {
 }
 _BATCH: Final = 2000
 _CAPTIONS: Final = (".txt", ".caption")
-_NAMESPACES: Final = {
-    "character": "character",
-    "series": "copyright",
-    "copyright": "copyright",
-    "creator": "artist",
-    "artist": "artist",
-    "meta": "meta",
-}
-_NOT_TAGS: Final = frozenset(  # what Hydrus says of a file in the same list
-    {"title", "page", "chapter", "volume", "source", "url", "filename", "date", "uploader", "pool", "note", "site"}
-)
-_LONGEST: Final = 16 << 20
-_ESCAPED: Final = re.compile(r"\\([()\[\]\\])")
 
 
 @dataclass(frozen=True)
@@ -165,48 +148,18 @@ def _numbers(pictures: Sequence[str]) -> list[int]:
     return [_hashed(one) if times[number] > 1 else number for one, number in zip(pictures, numbers, strict=True)]
 
 
-def read_caption(text: str) -> list[str]:
-    """The tags of a caption file, in Danbooru's spelling."""
-    text = text.strip()
-    if "," in text:
-        words = text.replace("\n", ",").split(",")
-    elif "\n" in text:
-        words = text.split("\n")
-    else:
-        words = text.split()
-    return [tag for word in words if (tag := _tag(word))]
-
-
-def _tag(word: str) -> str:
-    return re.sub(r"\s+", "_", _ESCAPED.sub(r"\1", word.strip()))
-
-
 def _hydrus(text: str) -> dict[str, Any]:
-    row: dict[str, Any] = {category: [] for category in CATEGORIES}
-    for line in text.split("\n"):
-        namespace, colon, name = line.strip().partition(":")
-        if colon and namespace in _NOT_TAGS:
-            continue
-        if colon and namespace in ("rating", "booru rating"):
-            row["rating"] = rating_letter(name)
-        elif colon and namespace in _NAMESPACES and name.strip():
-            row[_NAMESPACES[namespace]].append(_tag(name))
-        elif line.strip():
-            row["general"].append(_tag(line))
+    tags, rating = read_list(text)
+    row: dict[str, Any] = {category: [] for category in CATEGORIES} | {"rating": rating_letter(rating)}
+    for name, category in tags:
+        row[category.label].append(name)
     return row
 
 
 def _text(place: str) -> str:
     """The text of a small file; raises OSError, or ValueError with the reason in words."""
     with open_binary(place) as file:
-        data = file.read(_LONGEST + 1)
-    if len(data) > _LONGEST:
-        raise ValueError(f"longer than {_LONGEST:,} bytes")
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows' editor may write it
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError("not valid UTF-8") from error
+        return decoded(file.read(LONGEST + 1))
 
 
 def _record(text: str) -> tuple[Kind, Any] | None:
