@@ -56,6 +56,16 @@ FLAGS: dict[str, set[str]] = {
         *("--model", "-m", "--threshold", "--scores", "--no-scores", "--batch", "--batch-size", "--workers", "--json"),
     },
     "collection status": {"--json"},
+    "collection show": {"--json"},
+    "collection edit": {
+        *("--add", "-a", "--remove", "-r", "--forget", "-f", "--rating", "--by", "--dry-run", "--json"),
+    },
+    "collection remove": {"--back", "--by", "--dry-run", "--json"},
+    "collection undo": {"--by", "--dry-run", "--json"},
+    "collection redo": {"--by", "--dry-run", "--json"},
+    "collection history": {"--limit", "--before", "--json"},
+    "collection import-tags": {"--name", "--dry-run", "--json"},
+    "collection relations": {"--all", "--dry-run", "--json"},
     "search": {"--limit", "--offset", "--paths", "--json"},
     "models": {"--json"},
     "recipes": {"--json"},
@@ -399,6 +409,51 @@ def test_a_collection_uses_the_scores_that_tag_kept_and_takes_files_only(
     found = efuda("search", tmp_path / "art.efuda", "", "--json").data["pictures"]
     said = {Path(one["path"]).name: set(one["tags"]) for one in found}
     assert said == {Path(one["path"]).name: set(one["tags"]) for one in map(json.loads, tagged.out.splitlines())}
+
+
+def test_a_collection_is_edited_and_that_is_taken_back(efuda: Efuda, collection: Path, tmp_path: Path) -> None:
+    path = shutil.copy(collection, tmp_path / "art.efuda")
+    tried = efuda("collection", "edit", path, "red_background", "--add", "crimson", "--dry-run")
+    count = efuda("search", path, "red_background", "--json").data["total"]
+    assert tried.out == f"added crimson (new: crimson): {count} pictures would be changed\n"
+    done = efuda("collection", "edit", path, "red_background", "-a", "crimson", "--by", "ann", "--json")
+    assert (done.data["changed"], done.data["new_tags"], done.data["by"]) == (count, ["crimson"], "ann")
+    one = efuda("collection", "edit", path, 1, 2, "--remove", "crimson", "--rating", "s")
+    assert one.out.startswith(
+        "removed crimson, rated sensitive: 2 pictures changed\nTake it back: efuda collection undo"
+    )
+    shown = efuda("collection", "show", path, 1, "--json").data
+    assert (shown["rating"], [tag["name"] for tag in shown["refused"]]) == ("sensitive", ["crimson"])
+    assert "crimson  (general; me, " in efuda("collection", "show", path, 1).out
+    undone = efuda("collection", "undo", path)
+    assert undone.out.startswith("undid removed crimson, rated sensitive: 2 pictures changed\nTake it back: efuda coll")
+    assert efuda("collection", "redo", path, "--dry-run", "--json").data["changed"] == 2
+    listed = efuda("collection", "history", path)
+    assert "undid removed crimson" in listed.out and "added crimson (new: crimson)" in listed.out
+    kinds = [one["kind"] for one in efuda("collection", "history", path, "--json", "--limit", 3).data["operations"]]
+    assert kinds == ["undo", "edit", "edit"]
+    efuda("collection", "remove", path, 1)
+    assert (
+        efuda("search", path, "", "--json").data["total"] == efuda("search", collection, "", "--json").data["total"] - 1
+    )
+    both = efuda("collection", "edit", path, 1, "hat", "--add", "x")
+    assert both.code == 2 and "not both" in both.err
+    wrong = efuda("collection", "edit", path, 1, "--remove", "no_such_tag")
+    assert wrong.code == 3 and wrong.err == "efuda: The collection has no tag no_such_tag. Check its spelling.\n"
+
+
+def test_tags_and_relations_are_taken_in(efuda: Efuda, collection: Path, pictures: Path, tmp_path: Path) -> None:
+    path = shutil.copy(collection, tmp_path / "art.efuda")
+    picture = Path(efuda("collection", "show", path, 1, "--json").data["path"])
+    copy = pictures / picture.name
+    shutil.copy(picture, copy)
+    copy.with_suffix(".txt").write_text("my tag, a*b")
+    nothing = efuda("collection", "import-tags", path, pictures)
+    assert nothing.code == 0 and nothing.out.startswith("0 pictures of 0 changed")
+    (tmp_path / "list.csv").write_text('red_background,0,5,"rb,/rb"\n')
+    done = efuda("collection", "relations", path, tmp_path / "list.csv")
+    assert done.out == "taken in: new aliases: 2, new implications: 0, changed categories: 0, new tags: 0\n"
+    assert efuda("collection", "relations", path, tmp_path / "list.csv", "--json").data["aliases"] == 0
 
 
 def test_search(efuda: Efuda, collection: Path) -> None:

@@ -82,7 +82,7 @@ def test_what_is_so_already_is_not_written(collection: Collection) -> None:
     collection.edit([1], add=["hat"])
     revision = collection.revision
     nothing = collection.edit([1, 1], add=["hat"])
-    assert (nothing.id, nothing.changed, nothing.summary) == (0, 0, "nothing: all is so already")
+    assert (nothing.id, nothing.changed, nothing.summary) == (0, 0, "added hat")
     assert collection.revision == revision and len(collection.history()) == 2
     assert collection.edit([1, 2], add=["hat"]).changed == 1
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, explain, measuring, pictures, stages, tagging
+from efuda.cli import about, collection, explain, measuring, pictures, stages, tagging
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -56,6 +56,7 @@ app = typer.Typer(
 stages.register(app)
 measuring.register(app)
 tagging.register(app)
+collection.register(app)
 pictures.register(app)
 explain.register(app)
 about.register(app)

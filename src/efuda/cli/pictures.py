@@ -1,4 +1,4 @@
-"""Collections of pictures: add to them, look into them, search them."""
+"""Pictures into a collection by a model, and out of it by a search."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from efuda.cli.collection import CollectionPath, Json, collection
 from efuda.cli.console import output
 from efuda.cli.outcomes import counted, finish, number_of, summary
 from efuda.cli.scoring import FEW, Scoring, scored
@@ -37,16 +38,11 @@ _FRAMES: Final = 5  # as efuda tag, whose kept scores are used, too
 Threshold = Annotated[
     float | None, typer.Option(min=0, max=1, help="One threshold for all tags instead of the model's own.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-CollectionPath = Annotated[Path, typer.Argument(help="The collection's file.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    collection = typer.Typer(no_args_is_help=True, help="Keep tagged pictures in one searchable file.")
-    collection.command()(add)
-    collection.command()(status)
-    app.add_typer(collection, name="collection")
+    """Add the commands; after those of `cli.collection`."""
+    collection.command(rich_help_panel="Fill")(add)
     app.command()(search)
 
 
@@ -125,18 +121,6 @@ def _files(paths: list[str], failed: list[Failed]) -> list[Path]:
         else:
             output.say(f"left out {archive}: {reason}")
     return files
-
-
-def status(collection: CollectionPath, json: Json = False) -> None:
-    """Say what a collection holds."""
-    from efuda.collection import Collection
-
-    with Collection.open(collection) as opened:
-        facts = opened.status()
-        tags = opened.tags()[:20]
-    text = "\n".join(f"{name:<10} {value}" for name, value in facts.items() if not isinstance(value, list))
-    common = ", ".join(f"{name} ({count:,})" for name, _, count in tags)
-    output.result(facts, as_json=json, text=f"{text}\nmost used  {common}")
 
 
 def search(

@@ -18,7 +18,7 @@ from typing import Final
 from efuda.collection.adding import RATING_PREFIX
 from efuda.collection.history import Operation, operation_of
 from efuda.collection.metatags import METATAGS
-from efuda.collection.record import Record, Verdict, Writing, now, rows
+from efuda.collection.record import Record, Verdict, Writing, rows
 from efuda.errors import CollectionError
 from efuda.vocabulary import RATINGS, Category, is_tag_name
 
@@ -39,10 +39,6 @@ _WORDS: Final = ("and", "or", "not")
 _NAMED: Final = 6  # tags in a summary; the others are counted
 
 
-class _Nothing(Exception):
-    """Every picture is so already; what was begun is rolled back."""
-
-
 def edit(
     record: Record,
     pictures: Sequence[int],
@@ -52,6 +48,7 @@ def edit(
     forget: Sequence[str] = (),
     rating: str | None = None,
     by: str = "me",
+    dry_run: bool = False,
 ) -> Operation:
     """Say of every one of these pictures what it shows and what not.
 
@@ -62,49 +59,47 @@ def edit(
         forget: tags about which persons are to have said nothing.
         rating: one of the four, or its first letter.
         by: the person.
+        dry_run: change nothing, and say what would be done.
 
     Raises:
         CollectionError: a picture is not there, or a tag cannot be one.
     """
     wanted = list(dict.fromkeys(pictures))
-    try:
-        with record.write() as writing:
-            _check_there(writing, wanted)
-            wish = _Wish(writing)
-            wish.want(1, add)
-            wish.want(-1, remove)
-            wish.want(None, forget)
-            wish.rate(rating)
-            number = writing.operation("edit", by, wish.summary())
-            changes = [
+    with record.write() as writing:
+        _check_there(writing, wanted)
+        wish = _Wish(writing)
+        wish.want(1, add)
+        wish.want(-1, remove)
+        wish.want(None, forget)
+        wish.rate(rating)
+        number = writing.operation("edit", by, wish.summary())
+        for picture in wanted:
+            for tag, verdict in wish.verdicts.items():
                 writing.word(number, picture, tag, verdict)
-                for picture in wanted
-                for tag, verdict in wish.verdicts.items()
-            ]
-            if not any(changes):
-                raise _Nothing
-            return replace(operation_of(writing.db, number), new_tags=tuple(wish.new))
-    except _Nothing:
-        return Operation(0, now(), by, "edit", "nothing: all is so already", 0)
+        return replace(_done(writing, number, dry_run), new_tags=tuple(wish.new))
 
 
-def remove(record: Record, pictures: Sequence[int], *, back: bool = False, by: str = "me") -> Operation:
+def remove(
+    record: Record, pictures: Sequence[int], *, back: bool = False, by: str = "me", dry_run: bool = False
+) -> Operation:
     """Take pictures out of the collection, or bring them back; their files are not touched.
 
     A picture that was taken out keeps its number and all that was said of it, and is not added again by itself.
     """
     wanted = list(dict.fromkeys(pictures))
-    try:
-        with record.write() as writing:
-            _check_there(writing, wanted)
-            words = "brought back pictures" if back else "took pictures out"
-            number = writing.operation("remove", by, words)
-            changes = [writing.set(number, picture, "removed", int(not back)) for picture in wanted]
-            if not any(changes):
-                raise _Nothing
-            return operation_of(writing.db, number)
-    except _Nothing:
-        return Operation(0, now(), by, "remove", "nothing: all is so already", 0)
+    with record.write() as writing:
+        _check_there(writing, wanted)
+        number = writing.operation("remove", by, "brought back pictures" if back else "took pictures out")
+        for picture in wanted:
+            writing.set(number, picture, "removed", int(not back))
+        return _done(writing, number, dry_run)
+
+
+def _done(writing: Writing, number: int, dry_run: bool) -> Operation:
+    """The operation; one that changes nothing, or only was to be tried, is not kept and has no number."""
+    done = operation_of(writing.db, number)
+    writing.discarded = dry_run or not done.changed
+    return replace(done, id=0) if writing.discarded else done
 
 
 def known_tag(writing: Writing, name: str) -> tuple[int, str] | None:

@@ -12,7 +12,7 @@ look of the same model) is left alone and counted as skipped.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -33,7 +33,7 @@ class Operation:
     """One entry of the log.
 
     Attributes:
-        id: rises; 0 for an edit that had nothing to change, which is not in the log.
+        id: rises; 0 for what is not in the log: it had nothing to change, or was a dry run.
         at: ISO 8601, UTC.
         by: the person, the model or the import.
         kind: "add", "tag", "import", "edit", "merge", "remove", "undo", "redo".
@@ -99,12 +99,13 @@ def redoable(db: apsw.Connection) -> Operation | None:
     return None if rows(db, later, (found[0][0], *UNDONE_BY_DEFAULT)) else _operation(db, found[0])
 
 
-def undo(record: Record, operation: int | None = None, *, by: str) -> Operation:
+def undo(record: Record, operation: int | None = None, *, by: str, dry_run: bool = False) -> Operation:
     """Undo an operation, or the latest that can be.
 
     Args:
         operation: its number; also an "add", whose tags are withdrawn while the pictures stay.
         by: the person who undoes.
+        dry_run: change nothing, and say what would be done.
 
     Raises:
         CollectionError: there is nothing to undo, or that operation cannot be.
@@ -117,12 +118,10 @@ def undo(record: Record, operation: int | None = None, *, by: str) -> Operation:
             raise CollectionError(f"Operation {found.id} is itself an {found.kind}. Name the operation it belongs to.")
         if found.undone:
             raise CollectionError(f"Operation {found.id} has been undone already. Bring it back with: redo")
-        number = writing.operation("undo", by, f"undid {found.summary}", found.id)
-        _invert(writing, found.id, number)
-        return operation_of(writing.db, number)
+        return _invert(writing, found.id, writing.operation("undo", by, f"undid {found.summary}", found.id), dry_run)
 
 
-def redo(record: Record, *, by: str) -> Operation:
+def redo(record: Record, *, by: str, dry_run: bool = False) -> Operation:
     """Take back the latest undo.
 
     Raises:
@@ -133,8 +132,7 @@ def redo(record: Record, *, by: str) -> Operation:
         if found is None:
             raise CollectionError("There is nothing to redo: nothing was undone, or something else was done since.")
         number = writing.operation("redo", by, found.summary.replace("undid", "redid", 1), found.id)
-        _invert(writing, found.id, number)
-        return operation_of(writing.db, number)
+        return _invert(writing, found.id, number, dry_run)
 
 
 class _Change(NamedTuple):
@@ -157,10 +155,13 @@ def _changes(db: apsw.Connection, operation: int) -> Iterator[_Change]:
         last = found[-1][0]
 
 
-def _invert(writing: Writing, undone: int, number: int) -> None:
+def _invert(writing: Writing, undone: int, number: int, dry_run: bool) -> Operation:
     for change in _changes(writing.db, undone):
         if change.what != "skipped" and not _inverted(writing, undone, number, change):
             writing.log(number, change.picture, "skipped", change.tag, None, None)
+    done = operation_of(writing.db, number)
+    writing.discarded = dry_run
+    return replace(done, id=0) if dry_run else done
 
 
 def _inverted(writing: Writing, undone: int, number: int, change: _Change) -> bool:

@@ -91,7 +91,7 @@ class Record:
             durable: survive a power cut, too. Without, one can take back the last changes (never damage the file):
                 right for what running again brings back, such as tagging.
         """
-        with self._lock, speaking(self.path):
+        with self._lock, speaking(self.path), suppress(_Discarded):
             self._check_open()
             db = self._writer
             db.pragma("synchronous", "FULL" if durable else "NORMAL")
@@ -99,6 +99,8 @@ class Record:
                 before = db.total_changes()
                 writing = Writing(db, number(db, "SELECT value FROM state WHERE key = 'revision'") + 1)
                 yield writing
+                if writing.discarded:
+                    raise _Discarded
                 writing.stamp()
                 if db.total_changes() != before:
                     db.execute("UPDATE state SET value = ? WHERE key = 'revision'", (writing.revision,))
@@ -119,16 +121,22 @@ class Record:
             raise CollectionError(f"{self.path} has been closed. Open it again.")
 
 
+class _Discarded(Exception):
+    """What was written is to be as if it had not been."""
+
+
 class Writing:
     """A change being written.
 
     Attributes:
         db: the connection, in a transaction; write what is not part of the log through it.
         revision: the number that this change will have.
+        discarded: set it, and nothing of the change will be there: it came to nothing, or was a rehearsal.
     """
 
     def __init__(self, db: apsw.Connection, revision: int) -> None:
         self.db, self.revision, self.at = db, revision, now()
+        self.discarded = False
         self._touched: set[int] = set()
         self._next: dict[int, int] = {}  # operation → the number of its next change
         self._origins: dict[int, tuple[int, str]] = {}  # operation → its source and time
@@ -168,15 +176,26 @@ class Writing:
         )
 
     def tag(self, name: str, category: Category | None = None) -> int:
-        """The number of a tag, which is made if need be; `category`, where given, becomes its category."""
+        """The number of a tag, which is made if need be.
+
+        Args:
+            category: what becomes its category. "General" says little, so it changes no other.
+        """
         row = self.db.execute("SELECT id, category FROM tags WHERE name = ?", (name,)).fetchone()
         if row is None:
+            self._forget_alias(name)
             wanted = Category.GENERAL if category is None else category
             return number(self.db, "INSERT INTO tags (name, category) VALUES (?, ?) RETURNING id", (name, int(wanted)))
-        if category is not None and row[1] != category:
+        if category not in (None, Category.GENERAL, row[1]):
+            assert category is not None
             self.db.execute("UPDATE tags SET category = ? WHERE id = ?", (int(category), row[0]))
             self.relations_changed()
         return int(row[0])
+
+    def _forget_alias(self, name: str) -> None:
+        """A name is a tag or an alias, never both."""
+        if self.db.execute("DELETE FROM tag_aliases WHERE name = ? RETURNING 1", (name,)).get is not None:
+            self.relations_changed()
 
     def relations_changed(self) -> None:
         """Note that aliases, implications or categories are not what they were."""

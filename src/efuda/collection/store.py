@@ -27,11 +27,13 @@ from efuda.collection.duplicates import Duplicates, Group, merge
 from efuda.collection.editing import edit, remove
 from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
+from efuda.collection.importing import Imported, import_tags
 from efuda.collection.index import Index
 from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.previews import Previewed, Previews
 from efuda.collection.query import parse
 from efuda.collection.record import Record
+from efuda.collection.relations import Related, read_relations, relate
 from efuda.collection.scanning import Folder, Scanned, folders_of, remember_folders, scan
 from efuda.collection.watching import watch
 from efuda.progress import Progress, silent
@@ -170,6 +172,7 @@ class Collection:
         forget: Sequence[str] = (),
         rating: str | None = None,
         by: str = "me",
+        dry_run: bool = False,
     ) -> Operation:
         """Say of pictures, as one operation, what they show and what not; no model changes that.
 
@@ -180,32 +183,36 @@ class Collection:
             forget: tags of which persons are to have said nothing, so that models count again.
             rating: one of the four, or its first letter.
             by: the person.
+            dry_run: change nothing, and say what would be done.
 
         Raises:
             CollectionError: a picture is not there, or a tag cannot be one.
             QueryError: the query cannot be understood.
         """
-        return edit(self.record, self._numbers(pictures), add=add, remove=remove, forget=forget, rating=rating, by=by)
+        wish = {"add": add, "remove": remove, "forget": forget}
+        return edit(self.record, self._numbers(pictures), **wish, rating=rating, by=by, dry_run=dry_run)
 
-    def remove(self, pictures: Sequence[int] | str, *, back: bool = False, by: str = "me") -> Operation:
+    def remove(
+        self, pictures: Sequence[int] | str, *, back: bool = False, by: str = "me", dry_run: bool = False
+    ) -> Operation:
         """Take pictures out of the collection, or bring them `back`; their files are not touched."""
-        return remove(self.record, self._numbers(pictures), back=back, by=by)
+        return remove(self.record, self._numbers(pictures), back=back, by=by, dry_run=dry_run)
 
-    def undo(self, operation: int | None = None, *, by: str = "me") -> Operation:
+    def undo(self, operation: int | None = None, *, by: str = "me", dry_run: bool = False) -> Operation:
         """Undo an operation, or the latest; what has moved on since is left alone and counted as skipped.
 
         Raises:
             CollectionError: there is nothing to undo, or that operation cannot be.
         """
-        return undo(self.record, operation, by=by)
+        return undo(self.record, operation, by=by, dry_run=dry_run)
 
-    def redo(self, *, by: str = "me") -> Operation:
+    def redo(self, *, by: str = "me", dry_run: bool = False) -> Operation:
         """Take back the latest undo, as long as nothing else was done since.
 
         Raises:
             CollectionError: there is nothing to redo.
         """
-        return redo(self.record, by=by)
+        return redo(self.record, by=by, dry_run=dry_run)
 
     def history(self, *, limit: int = 50, before: int | None = None) -> list[Operation]:
         """What was done, the latest first, or what came `before` an operation."""
@@ -221,6 +228,27 @@ class Collection:
         """The undo that `redo` would take back."""
         with self.record.read() as db:
             return redoable(db)
+
+    # What others know
+
+    def import_tags(
+        self,
+        paths: Sequence[Path] = (),
+        *,
+        name: str = "sidecars",
+        dry_run: bool = False,
+        progress: Progress = silent,
+    ) -> Imported:
+        """Take in tags from files beside the pictures of these folders, or of all; one operation of that name."""
+        return import_tags(self.record, paths, name=name, dry_run=dry_run, progress=progress)
+
+    def relate(self, files: Sequence[Path], *, everything: bool = False, dry_run: bool = False) -> Related:
+        """Take in aliases, implications and categories of tags from files.
+
+        Raises:
+            InputError: a file cannot be read, or is of no known kind.
+        """
+        return relate(self.record, read_relations(files), everything=everything, dry_run=dry_run)
 
     def _numbers(self, pictures: Sequence[int] | str) -> Sequence[int]:
         return self._all(pictures) if isinstance(pictures, str) else pictures

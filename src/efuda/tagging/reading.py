@@ -63,7 +63,7 @@ def with_category(text: str) -> tuple[str, Category]:
     """A tag as it is written, with the category that a namespace in front says: `character:`, `series:`, …"""
     namespace, colon, name = text.strip().partition(":")
     if colon and namespace in _NAMESPACES and name.strip():
-        return spelled_as_tag(name), _NAMESPACES[namespace]
+        return spelled_as_tag(name.lstrip(" _")), _NAMESPACES[namespace]
     return spelled_as_tag(text), Category.GENERAL
 
 
