@@ -6,6 +6,7 @@ with Collection.open(Path("art.efuda"), create=True) as collection:
     print(found.total, [picture.path for picture in found.pictures])
 """
 
+from efuda.collection.engine import Facets
 from efuda.collection.store import Added, Collection, Found, Operation, Picture, TagOn
 
-__all__ = ["Added", "Collection", "Found", "Operation", "Picture", "TagOn"]
+__all__ = ["Added", "Collection", "Facets", "Found", "Operation", "Picture", "TagOn"]

@@ -1,0 +1,8 @@
+"""The search engine in memory: `Index` is one version of it, `Engine` keeps the newest and its snapshot on the disk."""
+
+from efuda.collection.engine.engine import Engine
+from efuda.collection.engine.facets import Facets
+from efuda.collection.engine.index import Index
+from efuda.collection.engine.version import Likeness
+
+__all__ = ["Engine", "Facets", "Index", "Likeness"]

@@ -1,0 +1,64 @@
+"""Sets of pictures as roaring bitmaps, to and from numpy, and the first few of a set by some key.
+
+    bitmap = bitmap_of(np.array([3, 5, 9]))
+    numbers_of(bitmap)                          # array([3, 5, 9], dtype=uint32)
+    first_by(ids, keys, 60)                     # the 60 ids with the largest keys
+
+A bitmap that others may see is never changed: what changes is a copy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+__all__ = ["NOTHING", "bitmap_of", "first_by", "groups_of", "numbers_of", "union_of"]
+
+NOTHING: Final = BitMap()
+
+
+def bitmap_of(ids: NDArray[Any] | Iterable[int]) -> BitMap:
+    """The set of these numbers."""
+    if not isinstance(ids, np.ndarray):
+        return BitMap(ids)
+    return BitMap(array("I", ids.astype(np.uint32, copy=False).tobytes()))  # eight times as fast as from numpy's array
+
+
+def numbers_of(bitmap: BitMap) -> NDArray[np.uint32]:
+    """The numbers of a set, ascending."""
+    return np.frombuffer(bitmap.to_array(), dtype=np.uint32)
+
+
+def union_of(bitmaps: Sequence[BitMap]) -> BitMap:
+    """What is in any of these."""
+    if len(bitmaps) == 1:
+        return bitmaps[0]
+    return BitMap.union(*bitmaps) if bitmaps else NOTHING
+
+
+def groups_of(keys: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """From ascending keys, group << 32 | number: each group with its numbers."""
+    groups = (keys >> np.uint64(32)).astype(np.uint32)
+    numbers = keys.astype(np.uint32)
+    starts = np.flatnonzero(np.diff(groups, prepend=np.uint32(0xFFFFFFFF)))
+    stops = np.append(starts, len(keys))[1:]
+    for group, start, stop in zip(groups[starts].tolist(), starts.tolist(), stops.tolist(), strict=True):
+        yield group, numbers[start:stop]
+
+
+def first_by(ids: NDArray[Any], keys: NDArray[Any], count: int) -> NDArray[Any]:
+    """The `count` ids with the largest keys, largest first, of equal ones the newest; `ids` ascend."""
+    if count <= 0:
+        return ids[:0]
+    if count < len(ids):
+        cut = np.partition(keys, len(keys) - count)[len(keys) - count]
+        above = np.flatnonzero(keys > cut)
+        level = np.flatnonzero(keys == cut)
+        kept = np.concatenate([above, level[len(level) - (count - len(above)) :]])
+        ids, keys = ids[kept], keys[kept]
+    return ids[np.lexsort((-ids.astype(np.int64), -keys))]
