@@ -125,27 +125,23 @@ def cpu_seconds(call: Callable[[], object], count: int) -> float:
     return statistics.median(seen)
 
 
-def limits(name: str, work: Path, folder: Path, *, reduced: bool) -> tuple[float, float]:
+def limits(name: str, work: Path, folder: Path) -> tuple[float, float]:
     """Processor seconds a picture of decoding and resizing, and of the model, measured on all cores at once: a core
     that has the machine to itself is faster than one whose neighbours work, too."""
     command = [sys.executable, __file__, "--limit", name, "--work", str(work), "--folder", str(folder)]
-    command += ["--reduced"] if reduced else []
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(os.cpu_count() or 1)]
     seen = [tuple(map(float, process.communicate()[0].split())) for process in running]
     decode, infer = (statistics.mean(column) for column in zip(*seen, strict=True))
     return decode, infer
 
 
-def limit_process(name: str, work: Path, folder: Path, reduced: bool) -> None:
+def limit_process(name: str, work: Path, folder: Path) -> None:
     """What each of those processes does, once before it counts."""
     tagger = Tagger.open(work / name, threads=1)
     preprocess, paths = tagger.preprocess, list(find_pictures([folder]))
-    reduce_to = 4 * preprocess.size if reduced else None
     batch = np.stack([preprocess.array(Image.new("RGB", (64, 64), "red"))] * 4)
     tagger.scores(batch)
-    decode = cpu_seconds(
-        lambda: [preprocess.array(read_frames(path.read_bytes(), reduce_to=reduce_to)[0]) for path in paths], len(paths)
-    )
+    decode = cpu_seconds(lambda: [preprocess.array(read_frames(path.read_bytes())[0]) for path in paths], len(paths))
     rounds = 24 if name == "lite0" else 5
     print(decode, cpu_seconds(lambda: [tagger.scores(batch) for _ in range(rounds)], 4 * rounds))
 
@@ -203,7 +199,7 @@ def measure(name: str, model: Path, folder: Path, paths: list[Path], peers: Path
             link.symlink_to(path.resolve())
     rates, ratios, busy, plain, theirs = [], [], [], [], []
     for _ in range(rounds):
-        decode, infer = limits(name, model.parent, some, reduced=True)
+        decode, infer = limits(name, model.parent, some)
         limit = cores / (decode + infer)
         rate, used = command_rate(model, folder, count, "--no-scores")
         rates.append(rate)
@@ -242,7 +238,7 @@ def measure(name: str, model: Path, folder: Path, paths: list[Path], peers: Path
 
 
 def agree(model: Path, paths: list[Path], work: Path, peers: bool) -> None:
-    """At full-scale decoding the scores of all are equal to 1e-3; at a reduced one to 1e-2."""
+    """The scores of all are equal to 1e-3; what a reduced decoding would do to them."""
     tagger = Tagger.open(model)
     full = np.stack([tagger.preprocess.array(read_frames(path)[0]) for path in paths])
     less = np.stack(
@@ -278,10 +274,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--reduced", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.limit:
-        limit_process(options.limit, options.work, options.folder, options.reduced)
+        limit_process(options.limit, options.work, options.folder)
         return
     folder, few = options.work / "pictures", options.work / "few"
     make_pictures(folder, options.pictures)

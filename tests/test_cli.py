@@ -49,7 +49,8 @@ FLAGS: dict[str, set[str]] = {
         *("--character-tags-first", "--always-first-tags", "--tag-replacement", "--use-rating-tags"),
         *("--use-rating-tags-as-last-tag", "--use-quality-tags", "--use-quality-tags-as-last-tag", "--recursive"),
         *("--no-recursive", "--batch", "--batch-size", "--frequency-tags", "--dry-run", "--json", "--videos"),
-        *("--frames", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray", "--probabilities"),
+        *("--frames", "--reduced-decode", "--full-decode", "--watch", "--scores", "--no-scores", "--workers", "--ray"),
+        *("--probabilities",),
     },
     "collection": set(),
     "collection add": {
@@ -283,6 +284,7 @@ def test_stages_from_run_to_report(efuda: Efuda, run: Run, dataset: Dataset, tmp
     assert exported.code == 0 and "7 tags, checked against PyTorch" in exported.out
     assert f"Next: efuda calibrate {tmp_path / 'model'} {dataset.root}" in exported.err
     assert efuda("models", tmp_path, "--json").data[0]["thresholds"] == "the family's defaults"
+    assert "policies: fixed=NUMBER, mcut\n" in efuda("models", tmp_path).out
     calibrated = efuda("calibrate", tmp_path / "model", dataset.root, "--json")
     assert calibrated.code == 0 and calibrated.data["tags"] == 7
     evaluated = efuda("evaluate", tmp_path / "model", dataset.root)

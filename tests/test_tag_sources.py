@@ -123,6 +123,27 @@ def test_watching_tags_what_comes_until_it_is_stopped(wd: Path, tmp_path: Path) 
     assert list(lines(out.read_text()).values()) == [["reddish"], ["bluish", "ao"]]
 
 
+def test_watching_names_what_fails_as_it_happens(wd: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "inbox").mkdir()
+    (folder / "bad.png").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "efuda", "-q", "tag", str(folder), "-m", str(wd), "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline() == f"skipped {folder / 'bad.png'}: not a picture\n"
+        running.send_signal(signal.SIGINT)
+        _, more = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "bad.png" not in more, "named once"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("parquet", "tags.parquet"), ("kohya", "tags.json")])
+def test_a_folder_without_pictures_is_said(kind: str, name: str, wd: Path, tmp_path: Path, efuda: Efuda) -> None:
+    (folder := tmp_path / "empty").mkdir()
+    done = efuda("tag", folder, "-m", wd, "--to", kind, "--out", tmp_path / name)
+    assert done.code == 0 and done.out.strip() == f"No pictures were found, and {tmp_path / name} was not written."
+    assert not (tmp_path / name).exists()
+
+
 def test_three_lines_of_python(wd: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(RED))
     (tmp_path / "b.png").write_bytes(b"broken")

@@ -23,22 +23,26 @@ if TYPE_CHECKING:
     from efuda.artifacts import Dataset, Model, Run
     from efuda.collection import Collection
     from efuda.datasets import prepare
-    from efuda.evaluation import calibrate, evaluate
+    from efuda.evaluation import calibrate, compare, evaluate, quantise
     from efuda.recipes import load_recipe
     from efuda.tagging import Tagger, tag
+    from efuda.tagging.explaining import Explainer
     from efuda.training import export, train
 
 __all__ = [
     "Collection",
     "Dataset",
+    "Explainer",
     "Model",
     "Run",
     "Tagger",
     "calibrate",
+    "compare",
     "evaluate",
     "export",
     "load_recipe",
     "prepare",
+    "quantise",
     "tag",
     "train",
 ]
@@ -46,14 +50,17 @@ __all__ = [
 _HOME: Final = {
     "Collection": "collection",
     "Dataset": "artifacts",
+    "Explainer": "tagging.explaining",
     "Model": "artifacts",
     "Run": "artifacts",
     "Tagger": "tagging",
     "calibrate": "evaluation",
+    "compare": "evaluation",
     "evaluate": "evaluation",
     "export": "training",
     "load_recipe": "recipes",
     "prepare": "datasets",
+    "quantise": "evaluation",
     "tag": "tagging",
     "train": "training",
 }

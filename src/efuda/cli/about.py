@@ -94,6 +94,7 @@ def models(
     output.table("", header, [[_cell(key, one[key]) for key in keys] for one in described], right=(2, 3))
     for one in described if len(described) == 1 else ():
         output.table("", ["category", "tags", "threshold"], [_row(**line) for line in one["categories"]], right=(1, 2))
+        print("policies: " + ", ".join(one["policies"]))
         steps = {key: value for key, value in one["preprocess"].items() if value not in ((), [], None)}
         print("preprocessing: " + ", ".join(f"{key} {value}" for key, value in steps.items()))
     return None
@@ -169,6 +170,7 @@ def _places(source: str) -> list[str | Path]:
 
 def _describe(place: str | Path, progress: Any) -> dict[str, Any]:
     from efuda.tagging import Tagger
+    from efuda.tagging.policies import policy_names
 
     tagger = Tagger.open(place, progress=progress)
     tags = tagger.vocabulary
@@ -179,6 +181,7 @@ def _describe(place: str | Path, progress: Any) -> dict[str, Any]:
         "layout": tagger.layout,
         "tags": len(tags),
         "size": tagger.preprocess.size,
+        "policies": list(policy_names(tagger)),
         "thresholds": own if tagger.calibrated else "the family's defaults",
         "largest": [tag.name for tag in common],
         "categories": _categories(tagger),

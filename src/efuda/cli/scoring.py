@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from efuda.cli.console import output
 from efuda.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Scoring:
     """
 
     frames: int
-    full_decode: bool
+    reduced_decode: bool
     scores: Path | None
     batch: int | None
     workers: int | None
@@ -53,7 +54,7 @@ def scored(tagger: Tagger, model: str, how: Scoring) -> Iterator[Scored]:
     """What scores pictures, for as long as the statement lasts."""
     from efuda.tagging import Looking, Pipeline
 
-    looking = Looking(tagger.preprocess, frames=how.frames, reduced=not how.full_decode)
+    looking = Looking(tagger.preprocess, frames=how.frames, reduced=how.reduced_decode)
     if how.ray is not None:
         with _on_a_cluster(tagger, model, how, looking) as cluster:
             yield cluster
@@ -65,6 +66,7 @@ def scored(tagger: Tagger, model: str, how: Scoring) -> Iterator[Scored]:
         looking=looking,
         scores=how.scores,
         embeddings=how.embeddings,
+        notice=output.complain,
     ) as pipeline:
         yield pipeline
 

@@ -233,9 +233,13 @@ def tag(
             show_default=True,
         ),
     ] = 5,
-    full_decode: Annotated[
+    reduced_decode: Annotated[
         bool,
-        _option(_LOOK, "--full-decode", help="Decode large JPEGs at full size: slower, scores move by hundredths."),
+        _option(
+            _LOOK,
+            "--reduced-decode/--full-decode",
+            help="Decode large JPEGs at a fraction of their size: faster, but scores move by hundredths.",
+        ),
     ] = False,
     watch: Annotated[
         bool, _option(_LOOK, "--watch", help="Go on with new and changed pictures as they come, until Ctrl-C.")
@@ -312,7 +316,7 @@ def tag(
     _check_places(found, kind)
     tagger = Tagger.open(model, threads=None if 0 < len(found) < FEW else 1)
     chooser = Chooser(tagger, rules)
-    how = Scoring(frames, full_decode, None if no_scores else scores or default_folder(), batch, workers, ray)
+    how = Scoring(frames, reduced_decode, None if no_scores else scores or default_folder(), batch, workers, ray)
     said: Counter[str] = Counter()
     tagged = 0
     with open_sink(kind, tagger.name, out=out, existing=existing, style=style) as sink:

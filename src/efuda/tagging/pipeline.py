@@ -10,8 +10,9 @@ for another; a device has one such thread. A picture that cannot be read becomes
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from efuda.errors import OutputError
 from efuda.images import on_white
 from efuda.tagging.decoding import Decoded, Decoders, Known, Looking
 from efuda.tagging.scores import Looked, ScoreStore, Seen, Stamp, handful, stamp_of
@@ -58,13 +60,14 @@ def tag(
         pictures: files, and pages of archives such as `comic.cbz/003.png`; some are taken ahead.
         batch: pictures the model sees at once; by default 4 on a CPU, where more gain nothing, 16 elsewhere.
         workers: decoding processes, one a core by default.
-        looking: frames, limits and whether large JPEGs are decoded at a fraction; by default five frames and yes.
+        looking: frames, limits and whether large JPEGs are decoded at a fraction; by default five frames and no.
         scores: a folder where scores are kept and found again; None for neither.
         embeddings: also give what the model sees before it names it, if it can (`Tagged.embedding`); a picture whose
             scores were kept without is looked at again.
 
     Raises:
-        OutputError: the decoding processes cannot be started, or `scores` cannot be written.
+        OutputError: the decoding processes cannot be started, or `scores` cannot be opened; where it only becomes full
+            there is a warning, and scores are no longer kept.
     """
     with Pipeline(
         tagger, batch=batch, workers=workers, looking=looking, scores=scores, embeddings=embeddings
@@ -107,7 +110,9 @@ class Pipeline:
         looking: Looking | None = None,
         scores: Path | None = None,
         embeddings: bool = False,
+        notice: Callable[[str], object] = warnings.warn,
     ) -> None:
+        """`notice` is told, once, that scores can no longer be kept: the pictures are tagged all the same."""
         self.tagger, self.reused = tagger, 0
         self.embeddings = embeddings and tagger.embeds
         self._look = self.tagger.embeds and (embeddings or scores is not None)  # it costs next to nothing to keep
@@ -127,6 +132,7 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="efuda-infer")
         self._unkept: deque[Looked] = deque()
         self._kept_at = time.monotonic()
+        self._keeping, self._notice = scores is not None, notice
 
     def run(self, pictures: Iterable[_Name | None]) -> Iterator[Sequence[Tagged | Failed]]:
         """Handfuls of results, in the order of the files; a None among these: those before it must not wait."""
@@ -244,7 +250,7 @@ class Pipeline:
             self.reused += 1
         else:
             tagged = Tagged.of(path, answer.size, *next(rows))
-        if self._store is not None:
+        if self._keeping:
             self._unkept.append(Looked(stamp, answer.content, answer.pixels, tagged))
         return tagged
 
@@ -272,7 +278,12 @@ class Pipeline:
         due = always or time.monotonic() - self._kept_at > _KEEP_EVERY
         if self._store is not None and self._unkept and due:
             kept = [self._unkept[number] for number in range(len(self._unkept))]
-            self._store.keep(kept)
+            try:
+                if self._keeping:
+                    self._store.keep(kept)
+            except OutputError as error:
+                self._keeping = False
+                self._notice(str(error))
             for _ in kept:  # not before: after Ctrl-C in the middle of it they are kept on leaving
                 self._unkept.popleft()
             self._kept_at = time.monotonic()

@@ -26,7 +26,7 @@ from efuda.files import replacing
 from efuda.tagging.tagger import Tagger
 from efuda.vocabulary import Vocabulary
 
-__all__ = ["MCUT", "POLICIES_FILE", "policy_thresholds", "write_policies"]
+__all__ = ["MCUT", "POLICIES_FILE", "policy_names", "policy_thresholds", "write_policies"]
 
 Thresholds = NDArray[np.float32]
 POLICIES_FILE: Final = "tag_policies.csv"
@@ -47,12 +47,17 @@ def policy_thresholds(tagger: Tagger, policy: str) -> Thresholds:
         return np.full(len(tagger.vocabulary), float(found[1] or 0.5), dtype=np.float32)
     known = _stored(tagger)
     if wanted not in known:
-        have = ", ".join(["fixed=NUMBER", MCUT, *known])
+        have = ", ".join(policy_names(tagger))
         raise UsageError(
             f"{tagger.name} has no thresholds for the policy {policy!r}. It has: {have}. "
             "More come with: efuda calibrate MODEL DATASET"
         )
     return known[wanted]
+
+
+def policy_names(tagger: Tagger) -> list[str]:
+    """What `policy_thresholds` knows for this model, and MCut, which knows no thresholds."""
+    return ["fixed=NUMBER", MCUT, *_stored(tagger)]
 
 
 def write_policies(root: Path, vocabulary: Vocabulary, policies: Mapping[str, Thresholds]) -> None:

@@ -173,7 +173,8 @@ class ScoreStore:
                     self._keep(one)
         except apsw.Error as error:
             raise OutputError(
-                f"Scores cannot be kept in {self.path} ({error}). Use --no-scores to go on without."
+                f"Scores are no longer kept: {self.path} cannot be written ({error}). Free some space there, or name "
+                "another place with --scores."
             ) from error
 
     def __len__(self) -> int:
