@@ -67,6 +67,19 @@ FLAGS: dict[str, set[str]] = {
     "collection history": {"--limit", "--before", "--json"},
     "collection import-tags": {"--name", "--dry-run", "--json"},
     "collection relations": {"--all", "--dry-run", "--json"},
+    "collection scan": {"--yes", "--forget", "--dry-run", "--json"},
+    "collection watch": {"--model", "-m", "--every"},
+    "collection backup": {"--keep", "--json"},
+    "collection restore": {"--dry-run", "--json"},
+    "collection check": {"--files", "--json"},
+    "collection export": {
+        *("--to", "--out", "--decided", "--merge", "--replace", "--remove-underscore", "--dry-run", "--json"),
+    },
+    "push": set(),
+    "push hydrus": {
+        *("--url", "--service", "--key-file", "--certificate", "--models", "--again", "--dry-run", "--json"),
+    },
+    "push szurubooru": {"--url", "--key-file", "--certificate", "--models", "--again", "--dry-run", "--json"},
     "search": {"--limit", "--offset", "--paths", "--json"},
     "models": {"--json"},
     "recipes": {"--json"},
@@ -511,6 +524,7 @@ def test_doctor(efuda: Efuda) -> None:
     assert found.code == 0
     assert found.data["machine"]["efuda"] == importlib.metadata.version("efuda")
     assert found.data["extras"]["base"]["numpy"] == importlib.metadata.version("numpy")
+    assert "SQLite of collections" in found.data["machine"]
     assert "numpy" in efuda("doctor").out
 
 

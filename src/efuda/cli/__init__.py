@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, collection, explain, measuring, pictures, stages, tagging
+from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, stages, tagging
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -58,6 +58,8 @@ measuring.register(app)
 tagging.register(app)
 collection.register(app)
 pictures.register(app)
+keeping.register(app)
+pushing.register(app)
 explain.register(app)
 about.register(app)
 

@@ -233,6 +233,10 @@ def _machine() -> dict[str, Any]:
         import onnxruntime
 
         facts["onnxruntime providers"] = ", ".join(onnxruntime.get_available_providers())
+    if importlib.util.find_spec("apsw"):
+        import apsw
+
+        facts["SQLite of collections"] = apsw.sqlite_lib_version()
     facts["CUDA for training"] = _cuda()
     return facts
 

@@ -82,6 +82,7 @@ def add(
     kept_in = None if no_scores else scores or default_folder()
     how = Scoring(_FRAMES, False, kept_in, batch, workers, None, embeddings=True)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
+        opened.remember([Path(path) for path in paths if Path(path).is_dir()])
         todo = list(opened.untagged(found, tagger.identity))
         with scored(tagger, model, how) as scoring:
             results = chain.from_iterable(scoring.run(todo))

@@ -77,12 +77,13 @@ def backups_in(folder: Path, stem: str) -> list[Path]:
     return sorted(found, key=lambda path: path.stem, reverse=True)
 
 
-def restore(copy: Path, path: Path, *, progress: Progress = silent) -> Path | None:
+def restore(copy: Path, path: Path, *, dry_run: bool = False, progress: Progress = silent) -> Path | None:
     """Put a backup in a collection's place.
 
     Args:
         copy: stays as it is.
         path: the collection's file. One that is there is kept beside it under another name.
+        dry_run: only prove that the backup is whole and that no one has the collection open.
         progress: told of the pages copied.
 
     Returns:
@@ -105,6 +106,8 @@ def restore(copy: Path, path: Path, *, progress: Progress = silent) -> Path | No
         if problem:
             raise CollectionError(f"{copy} is damaged ({problem}). Nothing was restored; take another backup.")
         revision = _close_down(path)
+        if dry_run:
+            return None
         _raise_revision(made, revision)
         _flush(made)
         aside = _set_aside(path)

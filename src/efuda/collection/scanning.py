@@ -32,7 +32,16 @@ from efuda.images.finding import files_beneath
 from efuda.progress import Progress, silent
 from efuda.tagging import Failed
 
-__all__ = ["Folder", "Scanned", "folders_of", "forget_folder", "remember_folders", "scan", "scan_files"]
+__all__ = [
+    "Folder",
+    "Scanned",
+    "folders_of",
+    "forget_folder",
+    "remember_folders",
+    "scan",
+    "scan_files",
+    "untagged_files",
+]
 
 _READERS: Final = min(4, os.cpu_count() or 1)
 _BATCH: Final = 200
@@ -165,6 +174,16 @@ def forget_folder(record: Record, folder: Path) -> None:
         if not rows(writing.db, "DELETE FROM folders WHERE path = ? RETURNING id", (place,)):
             known = ", ".join(str(real_path(path)) for (path,) in rows(writing.db, "SELECT path FROM folders"))
             raise CollectionError(f"{folder} is none of the folders of {record.path}: {known or 'there are none'}.")
+
+
+def untagged_files(record: Record, model: str) -> list[Path]:
+    """One file of each picture that is there and that a model has yet to see.
+
+    Args:
+        model: `Tagger.identity`.
+    """
+    with record.read() as db:
+        return [real_path(path) for (path,) in rows(db, _UNTAGGED, (model,))]
 
 
 class _Plain:
@@ -479,4 +498,11 @@ def _why(error: OSError) -> str:
 
 _KNOWN: Final = """
 SELECT path, mtime_ns, bytes, missing IS NOT NULL FROM files JOIN pictures ON pictures.id = files.picture
+"""
+_UNTAGGED: Final = """
+SELECT min(path) FROM files JOIN pictures ON pictures.id = files.picture WHERE missing IS NULL AND NOT removed
+AND NOT EXISTS (
+    SELECT 1 FROM taggings JOIN sources ON sources.id = taggings.source
+    WHERE picture = pictures.id AND kind = 'model' AND identity = ? AND NOT withdrawn)
+GROUP BY pictures.id ORDER BY pictures.id
 """

@@ -90,7 +90,7 @@ def _told(roots: Sequence[str], settled: float, stop: threading.Event) -> Genera
         rust_timeout=_STEP_MS,
         yield_on_timeout=True,
         stop_event=stop,
-        raise_interrupt=False,
+        raise_interrupt=True,
     )
     for changes in told:
         now = time.monotonic()
