@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from collection_world import make_file, make_tagger, tagged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efuda.collection import Collection
-from efuda.collection.metatags import METATAGS, Interval, Numbers, Order, Score
+from efuda.collection.metatags import METATAGS, Interval, Numbers, Order, Score, words_of
 from efuda.collection.query import All, And, Metatag, Not, Or, Tag, Wildcard, parse
+from efuda.collection.record import Writing
+from efuda.collection.taggings import packed_scores, put_tagging
+from efuda.collection.vectors import put_vector
 from efuda.errors import QueryError
+from efuda.vocabulary import Category
+from efuda.vocabulary import Tag as Word
 
 PAGE = (Path(__file__).parent.parent / "docs" / "query.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(search|error)\n(.*?)^```$", PAGE, re.M | re.S)
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| \d.*\|$", PAGE, re.M)
-]  # id, tags, rating, size, bytes, file
+]  # id, tags, rating, size, bytes, file, date, look, besides
 
 
 def searches() -> list[tuple[str, list[int]]]:
@@ -39,18 +48,70 @@ def scores_of(row: list[str]) -> dict[str, float]:
     return {**scores, row[2]: 0.8} if row[2] else scores
 
 
+CATEGORIES = {
+    "hatsune_miku": Category.CHARACTER,
+    "saber_(fate)": Category.CHARACTER,
+    "re:zero": Category.COPYRIGHT,
+}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     folder = tmp_path_factory.mktemp("world")
     names = sorted({name.partition("=")[0] for row in ROWS for name in row[1].split()})
-    rating, plain = make_tagger(folder / "rates", names), make_tagger(folder / "plain", names, ratings=False)
+    tags = [Word(name, CATEGORIES.get(name, Category.GENERAL)) for name in names]
+    taggers = [make_tagger(folder / name / "wd-v3", tags, ratings=name == "rates") for name in ("rates", "plain")]
     with Collection.open(folder / "world.efuda", create=True) as collection:
         for row in ROWS:
-            tagger = rating if row[2] else plain
+            tagger = taggers[0 if row[2] else 1]
             path = make_file(folder / row[5], row[0].encode(), int(row[4]))
+            os.utime(path, (noon := date_of(row[6]).timestamp(), noon))
             width, height = map(int, row[3].split("×"))
             collection.add([tagged(tagger, path, scores_of(row), (width, height))], tagger)
+        with collection.record.write() as writing:
+            for row in ROWS:
+                for fact in filter(None, [f"look {row[7]}" if row[7] else "", *row[8].split("; ")]):
+                    note(writing, int(row[0]), fact)
         yield collection
+
+
+def date_of(text: str) -> datetime:
+    """Noon of a day, on this machine's clock."""
+    if ago := re.fullmatch(r"(\d) days ago", text):
+        return datetime.now() - timedelta(days=int(ago[1]))
+    return datetime.fromisoformat(f"{text}T12:00")
+
+
+def note(writing: Writing, picture: int, fact: str) -> None:
+    """What stands in the last columns, into the tables."""
+    db, operation = writing.db, writing.operation("edit", "me", fact)
+    words = fact.split()
+    match words:
+        case ["from", url]:
+            writing.set(operation, picture, "source", url)
+        case ["variant", "of", parent]:
+            writing.set(operation, picture, "parent", int(parent))
+        case ["missing"]:
+            db.execute("UPDATE files SET missing = '2026-01-01T00:00:00Z' WHERE picture = ?", (picture,))
+        case ["removed"]:
+            writing.set(operation, picture, "removed", 1)
+        case ["lasts", seconds, "s"]:
+            db.execute("UPDATE pictures SET duration_ms = ? WHERE id = ?", (int(float(seconds) * 1000), picture))
+        case ["same", "pixels"]:
+            db.execute("UPDATE pictures SET pixels = ? WHERE id = ?", (bytes(16), picture))
+        case ["look", angle]:
+            radians = math.radians(int(angle.removesuffix("°")))
+            vector = np.array([math.cos(radians), math.sin(radians)], dtype=np.float16)
+            put_vector(writing, picture, 1, vector)
+        case ["me", word]:
+            writing.word(operation, picture, writing.tag(word[1:]), 1 if word[0] == "+" else -1)
+        case [name, word]:
+            tags = np.array([writing.tag(word[1:])], dtype=np.int64)
+            scores = packed_scores(tags, np.array([255]), np.array([True]))
+            put_tagging(writing, operation, picture, writing.source("import", name, name), scores)
+        case _:
+            raise AssertionError(fact)
+    writing.touch([picture])
 
 
 def ids(collection: Collection, query: str, **page: int) -> list[int]:
@@ -59,6 +120,8 @@ def ids(collection: Collection, query: str, **page: int) -> list[int]:
 
 @pytest.mark.parametrize(("query", "expected"), searches())
 def test_the_page_s_searches(world: Collection, query: str, expected: list[int]) -> None:
+    if "like:" in query and world._engine._likeness.nearest is None:
+        pytest.skip("pictures cannot be compared yet")
     assert ids(world, query) == expected
     if "limit:" not in query:
         assert world.search(query).total == len(expected)
@@ -72,10 +135,12 @@ def test_the_page_s_errors(world: Collection, query: str, position: int, message
     assert message in caught.value.message
 
 
-@pytest.mark.skip("until the engine finds all of them")
-def test_the_page_covers_every_metatag() -> None:
-    assert len(searches()) > 100 and len(errors()) > 25
-    assert [name for name in METATAGS if not any(f"{name}:" in query for query, _ in searches())] == []
+def test_the_page_covers_every_metatag_and_order() -> None:
+    assert len(searches()) > 250 and len(errors()) > 40
+    page = " ".join(query for query, _ in searches())
+    assert [name for name in METATAGS if not re.search(rf"\b{name}:", page)] == []
+    orders = {re.sub(r"_(asc|desc)$", "", word) for word in words_of("order")}
+    assert [name for name in sorted(orders) if not re.search(rf"\border:{name}(_asc|_desc)?\b", page)] == []
 
 
 a, b, c, d = (Tag(name) for name in "abcd")
@@ -168,11 +233,12 @@ def _understood_or_refused(world: Collection, text: str) -> None:
 # Random queries against sets: an expression is its text and the pictures it should find.
 
 Expression = tuple[str, frozenset[int]]
-EVERY = frozenset(int(row[0]) for row in ROWS)
+SEEN = [row for row in ROWS if row[8] not in ("missing", "removed")]
+EVERY = frozenset(int(row[0]) for row in SEEN)
 
 
 def where(holds: Callable[[list[str]], bool]) -> frozenset[int]:
-    return frozenset(int(row[0]) for row in ROWS if holds(row))
+    return frozenset(int(row[0]) for row in SEEN if holds(row))
 
 
 def score(row: list[str], name: str) -> float:

@@ -124,7 +124,7 @@ class _Word:
         ]
         if len(self.typed) < 2:
             metatags = []
-        room = max(self.limit - min(len(metatags), 2), 1)
+        room = min(max(self.limit - min(len(metatags), 2), 1), sum(tag.count != 0 for tag in tags))
         return Completion(self.start, self.end, [*tags[:room], *metatags, *tags[room:]][: self.limit])
 
     def _value(self, name: str, typed: str) -> Completion:

@@ -35,7 +35,7 @@ from efuda.collection.metatags import (
     State,
     read_metatag,
 )
-from efuda.collection.tokens import BARE, PREFIX, QUOTED, SPACE, WORD, taken
+from efuda.collection.tokens import BARE, OF_TAGS, PREFIX, QUOTED, SPACE, WORD, taken
 from efuda.errors import QueryError
 
 __all__ = ["TAG", "All", "And", "Metatag", "Node", "Not", "Or", "Query", "Tag", "Wildcard", "parse"]
@@ -125,7 +125,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
     parser = _Parser(text, now or datetime.now().astimezone())
     node = parser.whole()
     settings = dict[type, tuple[Setting, int]]()
-    for setting, at in parser.settings:
+    for setting, at, _ in parser.settings:
         if type(setting) in settings:
             raise parser.error("this is given twice; keep one", at)
         settings[type(setting)] = (setting, at)
@@ -174,7 +174,7 @@ class _Parser:
     def __init__(self, text: str, now: datetime) -> None:
         self.text, self.at, self.now = text, 0, now
         self.opened: list[int] = []
-        self.settings: list[tuple[Setting, int]] = []
+        self.settings: list[tuple[Setting, int, int]] = []  # with its place, and in how many parentheses
         self.metatags: list[Metatag] = []
 
     def whole(self) -> Node:
@@ -193,7 +193,9 @@ class _Parser:
             parts.append(self.all())
         if len(parts) == 1:
             return parts[0]
-        self.refuse_settings(before)
+        nested = any(depth for _, _, depth in self.settings[before:])
+        if nested or any(isinstance(part, All) for part in parts):  # not: hat or ribbon order:id
+            self.refuse_settings(before)
         return Or(tuple(parts))
 
     def all(self) -> Node:
@@ -269,29 +271,28 @@ class _Parser:
         start = self.at
         word = self.taken(WORD, balance=True)
         if "*" in word:
-            self.at = start
-            return Wildcard(self.taken(WORD, balance=False).lower(), start)
+            return Wildcard(word.lower(), start)
         if word.lower() in ("and", "or"):
             raise self.error(f'a tag is missing beside "{word}"', start)
         return Tag(word.lower(), start)
 
     def named(self, value_at: int) -> Tag:
         """tag:"…", a tag by its very name, whatever characters are in it."""
-        value, quoted = self.value(value_at)
+        value, quoted = self.value(TAG, value_at)
         if not value:
             raise self.error("tag: a name is missing after the colon", min(value_at, len(self.text)))
         return Tag(value.lower(), value_at + quoted)
 
-    def value(self, value_at: int) -> tuple[str, bool]:
+    def value(self, name: str, value_at: int) -> tuple[str, bool]:
         """What follows the colon, and whether it stands in quotation marks."""
         self.at = value_at
         if self.text[value_at : value_at + 1] in QUOTED:
             return self.quoted(), True
-        return self.taken(BARE, balance=False).replace("\\ ", " "), False
+        return self.taken(BARE, balance=name in OF_TAGS).replace("\\ ", " "), False
 
     def metatag(self, name: str, value_at: int) -> Node:
         start = self.at
-        value, quoted = self.value(value_at)
+        value, quoted = self.value(name, value_at)
         if name == "source" and quoted and not value:
             value = "none"  # as on Danbooru
         value_at += quoted
@@ -300,7 +301,7 @@ class _Parser:
         except Malformed as error:
             raise self.error(f"{name}: {error}", min(value_at + error.offset, len(self.text))) from None
         if isinstance(read, Setting):
-            self.settings.append((read, start))
+            self.settings.append((read, start, len(self.opened)))
             return All()
         found = Metatag(read, start, value_at)
         self.metatags.append(found)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["BARE", "PREFIX", "QUOTED", "SPACE", "WORD", "taken", "word_at"]
+__all__ = ["BARE", "OF_TAGS", "PREFIX", "QUOTED", "SPACE", "WORD", "taken", "word_at"]
 
 SPACE: Final = re.compile(r"\s*")
 WORD: Final = re.compile(r"\S+")
 PREFIX: Final = re.compile(r"([A-Za-z][A-Za-z0-9_]*):")
 BARE: Final = re.compile(r"(?:\\ |\S)*")  # a value without quotation marks
 QUOTED: Final = {quote: re.compile(rf"{quote}((?:\\{quote}|[^{quote}])*){quote}") for quote in "\"'"}
+OF_TAGS: Final = frozenset({"tag", "ai", "src"})  # metatags whose values are tags, which end as tags do
 _SMILEYS: Final = frozenset({":)", ":(", ";)", ";(", ">:)", ">:("})  # tags that end in a lone parenthesis
 
 
@@ -68,10 +69,9 @@ def word_at(text: str, at: int, metatags: frozenset[str] = frozenset()) -> tuple
 def _end(text: str, start: int, opened: int, metatags: frozenset[str]) -> int:
     prefix = PREFIX.match(text, start)
     if not prefix or prefix[1].lower() not in metatags:
-        word = taken(text, start, WORD, opened, balance=True)
-        return start + len(taken(text, start, WORD, opened, balance=False) if "*" in word else word)
+        return start + len(taken(text, start, WORD, opened, balance=True))
     value = prefix.end()
     if (quote := text[value : value + 1]) in QUOTED:
         match = QUOTED[quote].match(text, value)
         return match.end() if match else len(text)
-    return value + len(taken(text, value, BARE, opened, balance=False))
+    return value + len(taken(text, value, BARE, opened, balance=prefix[1].lower() in OF_TAGS))

@@ -59,7 +59,7 @@ def _keys(version: Version, ids: NDArray[np.uint32], order: Order, similar: list
 
 def _mixed(ids: NDArray[np.uint32], seed: int) -> NDArray[np.int64]:
     """A number for each picture that looks random and depends on nothing but its id and the seed (splitmix64)."""
-    mixed = ids.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = ids.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return (mixed >> np.uint64(2)).astype(np.int64)
