@@ -42,7 +42,7 @@ GATES: dict[str, set[str]] = {
     "ray": {"cluster"},
     "pyarrow": {"artifacts", "datasets", "tagging"},
     "apsw": {"collection", "tagging"},  # tagging: the store of scores
-    "xxhash": {"images", "tagging"},
+    "xxhash": {"collection", "images", "tagging"},
     "pyroaring": {"collection"},
     "usearch": {"collection"},
     "rapidfuzz": {"collection"},

@@ -88,6 +88,7 @@ def add(
             results = chain.from_iterable(scoring.run(todo))
             done = opened.add(counted(results, len(todo), progress), tagger)
         opened.make_previews(progress=progress)
+        opened.build_likeness(progress=progress)
     kept = len(found) - len(todo)
     text = f"{number_of(done.added, 'picture')} added, {done.updated:,} updated"
     text += f", {scoring.reused:,} by scores kept from before" if scoring.reused else ""

@@ -25,12 +25,14 @@ from efuda.collection.backups import backup, restore
 from efuda.collection.checking import check
 from efuda.collection.complete import Completion, complete
 from efuda.collection.counting import status
-from efuda.collection.duplicates import Duplicates, Group, merge
+from efuda.collection.duplicates import Group, merge
 from efuda.collection.editing import edit, remove
-from efuda.collection.engine import Engine, Facets, Likeness
+from efuda.collection.engine import Engine, Facets
+from efuda.collection.engine import Likeness as Resemblance
 from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.importing import Imported, import_tags
+from efuda.collection.likeness import Likeness
 from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.previews import Previewed, Previews
 from efuda.collection.query import parse
@@ -59,8 +61,9 @@ class Collection:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.previews = Previews(record)
-        self._duplicates = Duplicates(record)
-        self._engine = Engine(record, Likeness(duplicates=self._duplicates.counts))
+        self.likeness = Likeness(record)
+        asked = Resemblance(self.likeness.nearest, self.likeness.duplicates)
+        self._engine = Engine(record, asked)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -356,6 +359,23 @@ class Collection:
 
     # What is like what
 
+    def similar(self, picture: int, *, limit: int = 60, query: str = "") -> list[tuple[int, float]]:
+        """The most similar pictures, the nearest first, each with how alike it is, 0 to 1.
+
+        Args:
+            query: only among what it finds.
+
+        Raises:
+            CollectionError: there is no such picture, or it was tagged by no model that says what it saw.
+            QueryError: the query cannot be understood.
+        """
+        within = self._engine.current().bitmap_of(parse(query)) if query.strip() else None
+        return self.likeness.nearest(picture, count=limit, within=within)
+
+    def build_likeness(self, *, progress: Progress = silent) -> int:
+        """Make similar pictures quick to find in a large collection; how many were new to it."""
+        return self.likeness.build(progress)
+
     def duplicates(
         self, kind: Literal["pixels", "near"] = "pixels", *, offset: int = 0, limit: int = 50
     ) -> tuple[int, list[Group]]:
@@ -364,7 +384,7 @@ class Collection:
         Args:
             kind: "pixels" for the very same pixels; "near" for groups in which not all are the same.
         """
-        return self._duplicates.groups(kind, offset=offset, limit=limit)
+        return self.likeness.groups(kind, offset=offset, limit=limit)
 
     def merge(self, keep: int, drop: Sequence[int], *, by: str = "me") -> Operation:
         """Keep one of several pictures, with what persons and imports said of the others, which are found no more.

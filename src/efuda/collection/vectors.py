@@ -61,10 +61,9 @@ class Vectors:
 
 
 def put_vector(writing: Writing, picture: int, source: int, vector: NDArray[np.float16]) -> None:
-    """Write a picture's vector by this source, in place of the one it had."""
+    """Write a picture's vector by this source, in place of the one it had; a new row, so it is seen to be new."""
     writing.db.execute(
-        "INSERT INTO embeddings (picture, source, vector) VALUES (?, ?, ?) "
-        "ON CONFLICT (picture, source) DO UPDATE SET vector = excluded.vector",
+        "INSERT OR REPLACE INTO embeddings (picture, source, vector) VALUES (?, ?, ?)",
         (picture, source, vector.astype("<f2").tobytes()),
     )
     writing.touch([picture])
