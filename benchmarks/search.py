@@ -3,7 +3,8 @@
     python benchmarks/search.py [--pictures 1000000] [--work DIR] [--queries 2000] [--peer-queries 20] [--no-peers]
 
 A collection is made once in DIR and kept there: pictures with 30 tags of 10,000 each, in the shares of a real tag list,
-eight more that the model guesses without standing by them, and four ratings. Searches are drawn from it: one to five
+eight more that the model guesses without standing by them, and four ratings (from the second million on the tags of the
+first again, and without the others). Searches are drawn from it: one to five
 terms that some picture has together, every third with an `or`, every fourth with a `-`. Each is answered with the exact
 count and the newest 60, and so it is by the others, which are checked to find the same. efuda runs in a fresh process:
 from the snapshot, in one thread, nothing warmed up but what starting warms up.
@@ -41,6 +42,7 @@ from efuda.vocabulary import RATINGS, Category, Tag, Vocabulary
 ROOT = Path(__file__).parent.parent
 TAGS, GUESSES = 10_000, 8
 BLOCK = 100_000
+DRAWN = 1_000_000  # pictures beyond these have the tags of the first ones again
 PAGE = 60
 MODEL = ("bench@1", "bench")
 
@@ -62,7 +64,7 @@ def main() -> None:
     child("add", options, "adding 10,000 tagged pictures, one edit")
     if options.http:
         child("http", options, "over HTTP")
-    if not options.no_peers:
+    if not options.no_peers and options.pictures <= DRAWN:
         peers(folder, options)
 
 
@@ -136,13 +138,16 @@ def make(folder: Path, options: argparse.Namespace) -> None:
         names = zip(tags.names, tags.categories.tolist(), strict=True)
         numbers = np.array([writing.tag(name, Category(category)) for name, category in names])
         ratings = np.array(sorted(writing.tag(f"rating:{name}", Category.RATING) for name in RATINGS))
-    postings = []
+    postings, blocks = [], list[Block]()
     for first in range(0, options.pictures, BLOCK):
-        block = draw(tags, min(BLOCK, options.pictures - first), rng, drawers)
+        if len(blocks) < DRAWN // BLOCK:
+            blocks.append(draw(tags, min(BLOCK, options.pictures - first), rng, drawers))
+        block = blocks[first // BLOCK % len(blocks)]
         with record.write(durable=False) as writing:
             write(writing, block, first, source, operation, numbers, ratings, rng)
-        row = np.repeat(np.arange(len(block.starts) - 1), np.diff(block.starts))[block.present]
-        postings.append(np.stack([numbers[block.tags[block.present]], first + 1 + row], axis=1).astype(np.uint32))
+        if first < DRAWN:
+            row = np.repeat(np.arange(len(block.starts) - 1), np.diff(block.starts))[block.present]
+            postings.append(np.stack([numbers[block.tags[block.present]], first + 1 + row], axis=1).astype(np.uint32))
         print(f"\r{first + len(block.starts) - 1:,} pictures made", end="", flush=True)
     record.close()
     both = np.concatenate(postings)

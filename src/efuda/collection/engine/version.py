@@ -99,9 +99,7 @@ class Version:
     @cached_property
     def ranked(self) -> list[int]:
         """Tags, ratings left out, that pictures carry, the most common first."""
-        used = [tag for tag in np.flatnonzero(self.counts).tolist() if self.categories[tag] is not Category.RATING]
-        counts = self.counts.tolist()
-        return sorted(used, key=lambda tag: (-counts[tag], self.names[tag]))
+        return self.tags.ranked(self.counts)
 
     @cached_property
     def ranked_by_category(self) -> dict[Category, list[int]]:
