@@ -3,6 +3,6 @@
 from efuda.collection.engine.engine import Engine
 from efuda.collection.engine.facets import Facets
 from efuda.collection.engine.index import Index
-from efuda.collection.engine.version import Likeness
+from efuda.collection.engine.version import Resemblance
 
-__all__ = ["Engine", "Facets", "Index", "Likeness"]
+__all__ = ["Engine", "Facets", "Index", "Resemblance"]

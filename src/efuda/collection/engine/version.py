@@ -24,7 +24,7 @@ from efuda.collection.engine.texts import Texts
 from efuda.collection.record import Record, rows
 from efuda.vocabulary import Category
 
-__all__ = ["Likeness", "Version"]
+__all__ = ["Resemblance", "Version"]
 
 
 class Nearest(Protocol):
@@ -35,7 +35,7 @@ class Nearest(Protocol):
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Resemblance:
     """What knows which pictures resemble one another.
 
     Attributes:
@@ -66,7 +66,7 @@ class Version:
     tags: Names
     segments: tuple[Segment, ...]
     sets: Sets
-    likeness: Likeness = Likeness()
+    likeness: Resemblance = Resemblance()
     saved: int = -1
 
     # Tags
