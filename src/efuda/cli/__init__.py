@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 done with items that failed, 2 usage, 3 bad input; 130 int
 from __future__ import annotations
 
 import inspect
-import io
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, stages, tagging
+from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, serve, stages, tagging
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -62,6 +61,7 @@ pictures.register(app)
 keeping.register(app)
 pushing.register(app)
 explain.register(app)
+serve.register(app)
 about.register(app)
 
 
@@ -91,8 +91,6 @@ def _global(
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path comes out as the bytes it is
     try:
         app(prog_name="efuda")
     except EfudaError as error:

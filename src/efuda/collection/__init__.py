@@ -6,7 +6,22 @@ with Collection.open(Path("art.efuda"), create=True) as collection:
     print(found.total, [picture.path for picture in found.pictures])
 """
 
-from efuda.collection.engine import Facets
+from efuda.collection.duplicates import Group
+from efuda.collection.engine import Card, Facets
+from efuda.collection.previews import Busy
+from efuda.collection.scanning import Folder
 from efuda.collection.store import Added, Collection, Found, Operation, Picture, TagOn
 
-__all__ = ["Added", "Collection", "Facets", "Found", "Operation", "Picture", "TagOn"]
+__all__ = [
+    "Added",
+    "Busy",
+    "Card",
+    "Collection",
+    "Facets",
+    "Folder",
+    "Found",
+    "Group",
+    "Operation",
+    "Picture",
+    "TagOn",
+]

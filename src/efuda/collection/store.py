@@ -27,7 +27,8 @@ from efuda.collection.complete import Completion, complete
 from efuda.collection.counting import status
 from efuda.collection.duplicates import Group, merge
 from efuda.collection.editing import edit, remove
-from efuda.collection.engine import Engine, Facets, Resemblance
+from efuda.collection.engine import Card, Engine, Facets, cards_of
+from efuda.collection.engine import Likeness as Resemblance
 from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.importing import Imported, import_tags
@@ -158,6 +159,10 @@ class Collection:
         """As `search`, but how many match and the ids of a page alone, which takes a fraction of the time."""
         assert limit >= 0 and offset >= 0
         return self._engine.current().find(parse(query), limit=limit, offset=offset)
+
+    def cards(self, numbers: Sequence[int]) -> list[Card]:
+        """What a grid shows of these pictures, in this order; those that are not there are left out."""
+        return cards_of(self._engine.current(), numbers)
 
     def ids(self, query: str = "") -> NDArray[np.uint32]:
         """The ids of all pictures that match, in order; as many of them as a `limit:` in the query says."""

@@ -24,7 +24,7 @@ from efuda.collection.engine.texts import Texts
 from efuda.collection.record import Record, rows
 from efuda.vocabulary import Category
 
-__all__ = ["Resemblance", "Version"]
+__all__ = ["Likeness", "Version"]
 
 
 class Nearest(Protocol):
@@ -35,7 +35,7 @@ class Nearest(Protocol):
 
 
 @dataclass(frozen=True)
-class Resemblance:
+class Likeness:
     """What knows which pictures resemble one another.
 
     Attributes:
@@ -66,7 +66,7 @@ class Version:
     tags: Names
     segments: tuple[Segment, ...]
     sets: Sets
-    likeness: Resemblance = Resemblance()
+    likeness: Likeness = Likeness()
     saved: int = -1
 
     # Tags
@@ -99,7 +99,9 @@ class Version:
     @cached_property
     def ranked(self) -> list[int]:
         """Tags, ratings left out, that pictures carry, the most common first."""
-        return self.tags.ranked(self.counts)
+        used = [tag for tag in np.flatnonzero(self.counts).tolist() if self.categories[tag] is not Category.RATING]
+        counts = self.counts.tolist()
+        return sorted(used, key=lambda tag: (-counts[tag], self.names[tag]))
 
     @cached_property
     def ranked_by_category(self) -> dict[Category, list[int]]:
