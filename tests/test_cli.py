@@ -461,6 +461,23 @@ def test_a_collection_is_edited_and_that_is_taken_back(efuda: Efuda, collection:
     assert wrong.code == 3 and wrong.err == "efuda: The collection has no tag no_such_tag. Check its spelling.\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf_8_comes_out_as_it_is(collection: Path, tmp_path: Path) -> None:
+    from efuda.collection import Collection
+
+    path = shutil.copy(collection, tmp_path / "art.efuda")
+    with Collection.open(path) as opened, opened.record.write() as writing:
+        writing.db.execute("UPDATE files SET path = ? WHERE picture = 1", (b"/art/\x8e\x97.png",))
+        writing.touch([1])
+
+    def run(*arguments: str) -> bytes:
+        return subprocess.run([sys.executable, "-m", "efuda", *arguments], check=True, capture_output=True).stdout
+
+    assert run("search", str(path), "id:1", "--paths") == b"/art/\x8e\x97.png\n"
+    assert b"/art/\x8e\x97.png" in run("collection", "show", str(path), "1")
+    assert json.loads(run("collection", "show", str(path), "1", "--json"))["path"] == "/art/\udc8e\udc97.png"
+
+
 def test_tags_and_relations_are_taken_in(efuda: Efuda, collection: Path, pictures: Path, tmp_path: Path) -> None:
     path = shutil.copy(collection, tmp_path / "art.efuda")
     picture = Path(efuda("collection", "show", path, 1, "--json").data["path"])

@@ -22,6 +22,8 @@ Every message says what is wrong, where, and what to do next. Our own bugs are a
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ArtifactError",
     "CollectionError",
@@ -91,6 +93,12 @@ class QueryError(InputError):
     def __init__(self, message: str, query: str, position: int) -> None:
         self.message, self.query, self.position = message, query, position
         super().__init__(f"{message}\n  {query}\n  {' ' * position}^")
+
+    @property
+    def suggestions(self) -> list[str]:
+        """What the message asks whether it was meant: words for the place of the one at the position."""
+        asked = re.search(r"did you mean (\S+(?: or \S+)*)\?", self.message)
+        return asked[1].split(" or ") if asked else []
 
 
 class OutputError(EfudaError):

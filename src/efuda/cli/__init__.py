@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 done with items that failed, 2 usage, 3 bad input; 130 int
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import re
 import signal
@@ -91,6 +92,8 @@ def _global(
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path comes out as the bytes it is
     try:
         app(prog_name="efuda")
     except EfudaError as error:

@@ -29,7 +29,7 @@ class Output:
     def result(self, value: Any, *, as_json: bool, text: str) -> None:
         """Print a stage's result: as data, or as the sentence for people."""
         if as_json:
-            print(json.dumps(value, ensure_ascii=False, indent=2))
+            print(_json(value))
         elif self.verbosity >= 0:
             print(text)
 
@@ -89,6 +89,16 @@ class Output:
             lines = _Lines()
             yield lines
             lines.close()
+
+
+def _json(value: Any) -> str:
+    """Readable, or in ASCII where a path is not valid Unicode."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 class _Bar:

@@ -27,8 +27,7 @@ from efuda.collection.complete import Completion, complete
 from efuda.collection.counting import status
 from efuda.collection.duplicates import Group, merge
 from efuda.collection.editing import edit, remove
-from efuda.collection.engine import Card, Engine, Facets, cards_of
-from efuda.collection.engine import Likeness as Resemblance
+from efuda.collection.engine import Card, Engine, Facets, Resemblance, cards_of
 from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.importing import Imported, import_tags

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-__all__ = ["NOTHING", "bitmap_of", "first_by", "groups_of", "numbers_of", "union_of"]
+__all__ = ["NOTHING", "bitmap_of", "first_by", "groups_of", "is_among", "numbers_of", "sorted_once", "union_of"]
 
 NOTHING: Final = BitMap()
 
@@ -39,6 +39,20 @@ def union_of(bitmaps: Sequence[BitMap]) -> BitMap:
     if len(bitmaps) == 1:
         return bitmaps[0]
     return BitMap.union(*bitmaps) if bitmaps else NOTHING
+
+
+def sorted_once(keys: NDArray[Any]) -> NDArray[Any]:
+    """Ascending and each once: several times as fast as `np.unique`, which makes a table of them."""
+    ordered = np.sort(keys)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def is_among(keys: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which keys are among others, which ascend."""
+    if not len(others):
+        return np.zeros(len(keys), dtype=bool)
+    found: NDArray[np.bool_] = others[np.minimum(np.searchsorted(others, keys), len(others) - 1)] == keys
+    return found
 
 
 def groups_of(keys: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.uint32]]]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from efuda.collection.engine.index import Index
 from efuda.collection.engine.snapshot import write_snapshot
-from efuda.collection.engine.version import Likeness
+from efuda.collection.engine.version import Resemblance
 from efuda.collection.record import Record, number
 from efuda.errors import EfudaError
 
@@ -21,13 +21,13 @@ __all__ = ["Engine"]
 
 _SMALL: Final = 2_000  # so few pictures are read from the tables in no time: they need no snapshot
 _PART: Final = 50  # a snapshot is written when one picture in so many has changed since the last
-_NO_LIKENESS: Final = Likeness()
+_NO_RESEMBLANCE: Final = Resemblance()
 
 
 class Engine:
     """Makes versions as they are asked for, one thread at a time; searching a version needs no lock."""
 
-    def __init__(self, record: Record, likeness: Likeness = _NO_LIKENESS) -> None:
+    def __init__(self, record: Record, likeness: Resemblance = _NO_RESEMBLANCE) -> None:
         self._record, self._likeness = record, likeness
         self._lock = threading.Lock()
         self._index: Index | None = None

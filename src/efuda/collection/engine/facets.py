@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from efuda.collection.adding import RATING_PREFIX
@@ -44,15 +45,17 @@ class Facets:
 
 def facets_of(version: Version, found: BitMap, limit: int) -> Facets:
     """The most common tags of these pictures, `limit` of each category."""
-    counts = _counted(version, found) if len(found) <= _FEW else _intersected(version, found, limit)
-    counts.sort(key=lambda one: (-one[1], version.names[one[0]]))
+    few = len(found) <= _FEW or not found.issubset(version.found)  # counts by tag leave out what is hidden
+    counts = _counted(version, found) if few else _intersected(version, found, limit)
     tags: list[tuple[str, Category, int]] = []
-    taken = dict.fromkeys(Category, 0)
-    for tag, count in counts:
+    left = dict.fromkeys(Category, limit)
+    for tag in version.tags.ranked(counts):
         category = version.categories[tag]
-        if count and taken[category] < limit:
-            taken[category] += 1
-            tags.append((version.names[tag], category, count))
+        if left[category]:
+            left[category] -= 1
+            tags.append((version.names[tag], category, int(counts[tag])))
+        elif not any(left.values()):
+            break
     ratings = {
         version.names[tag].removeprefix(RATING_PREFIX): version.carrying(tag).intersection_cardinality(found)
         for tag in version.tags.ratings
@@ -60,23 +63,20 @@ def facets_of(version: Version, found: BitMap, limit: int) -> Facets:
     return Facets(len(found), True, tags, {name: count for name, count in ratings.items() if count})
 
 
-def _counted(version: Version, found: BitMap) -> list[tuple[int, int]]:
-    _, tags = version.carried(found)
-    counts = np.bincount(tags, minlength=len(version.names))
-    counts[list(version.tags.ratings)] = 0
-    return [(tag, int(counts[tag])) for tag in np.flatnonzero(counts).tolist()]
+def _counted(version: Version, found: BitMap) -> NDArray[np.int64]:
+    """How many have each tag, by number."""
+    return np.bincount(version.carried(found)[1], minlength=len(version.names))
 
 
-def _intersected(version: Version, found: BitMap, limit: int) -> list[tuple[int, int]]:
-    """Of each category enough tags that the first `limit` are among them."""
+def _intersected(version: Version, found: BitMap, limit: int) -> NDArray[np.int64]:
+    """The same of enough tags of each category that the first `limit` are among them; 0 of the others."""
     held = version.counts.tolist()
-    counts = []
+    counts = np.zeros(len(version.names), dtype=np.int64)
     for tags in version.ranked_by_category.values():
         best: list[int] = []  # the largest counts so far, as a heap
         for tag in tags:
             if len(best) == limit and held[tag] < best[0]:
                 break  # no tag from here on can have more
-            count = version.carrying(tag).intersection_cardinality(found)
-            counts.append((tag, count))
+            counts[tag] = count = version.carrying(tag).intersection_cardinality(found)
             (heapq.heappushpop if len(best) == limit else heapq.heappush)(best, count)
     return counts

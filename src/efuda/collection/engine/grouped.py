@@ -13,6 +13,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from efuda.collection.engine.bitmaps import sorted_once
+
 __all__ = ["Grouped"]
 
 _BLOCK: Final = 4_000_000  # values moved at once, which bounds the memory that moving takes
@@ -65,7 +67,7 @@ class Grouped:
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:
         """The lists of all parts; where several have a key, its lists follow one another."""
-        keys = np.unique(np.concatenate([part.keys for part in parts]))
+        keys = sorted_once(np.concatenate([part.keys for part in parts]))
         sizes = np.zeros(len(keys), dtype=np.int64)
         for part in parts:
             sizes[np.searchsorted(keys, part.keys)] += np.diff(part.starts)

@@ -28,7 +28,7 @@ from efuda.collection.engine.reading import Facts, read_segments
 from efuda.collection.engine.segments import Segment
 from efuda.collection.engine.sets import Sets
 from efuda.collection.engine.snapshot import read_snapshot
-from efuda.collection.engine.version import Likeness, Version
+from efuda.collection.engine.version import Resemblance, Version
 from efuda.collection.query import Query
 from efuda.collection.record import Record, number
 from efuda.vocabulary import Category
@@ -36,7 +36,7 @@ from efuda.vocabulary import Category
 __all__ = ["Index"]
 
 _GROWN: Final = 2  # a segment at least this many times as large as the next stays apart from it
-_NO_LIKENESS: Final = Likeness()
+_NO_RESEMBLANCE: Final = Resemblance()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Index(Version):
     # Versions
 
     @classmethod
-    def load(cls, record: Record, likeness: Likeness = _NO_LIKENESS) -> Self:
+    def load(cls, record: Record, likeness: Resemblance = _NO_RESEMBLANCE) -> Self:
         """The present version: from the snapshot and what changed since, or without one that holds from the tables."""
         with record.read() as db:
             held = read_snapshot(record.path, db)
@@ -100,13 +100,13 @@ class Index(Version):
             return index.refreshed(record)
 
     @classmethod
-    def read(cls, record: Record, likeness: Likeness = _NO_LIKENESS) -> Self:
+    def read(cls, record: Record, likeness: Resemblance = _NO_RESEMBLANCE) -> Self:
         """The present version, from the tables."""
         with record.read() as db:
             return cls._read(record, db, likeness)
 
     @classmethod
-    def _read(cls, record: Record, db: apsw.Connection, likeness: Likeness) -> Self:
+    def _read(cls, record: Record, db: apsw.Connection, likeness: Resemblance) -> Self:
         revision, relations = _state(db)
         names, sets, segments = Names.read(db), Sets.empty(), []
         for segment, facts in read_segments(db, names, -1):

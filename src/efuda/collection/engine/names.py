@@ -92,6 +92,19 @@ class Names:
         places[list(self.ratings)] = np.arange(len(self.ratings))
         return places
 
+    def ranked(self, counts: NDArray[np.int64]) -> list[int]:
+        """The tags, ratings left out, that have a count, the largest first; of equal ones by name."""
+        tags = np.flatnonzero((counts > 0) & (self.kinds[: len(counts)] != Category.RATING))
+        ranked: list[int] = tags[np.lexsort((self._alphabetical[tags], -counts[tags]))].tolist()
+        return ranked
+
+    @cached_property
+    def _alphabetical(self) -> NDArray[np.int64]:
+        """A tag's place among all names in their order, by number."""
+        places = np.empty(len(self), dtype=np.int64)
+        places[sorted(range(len(self)), key=self.names.__getitem__)] = np.arange(len(self))
+        return places
+
     def matching(self, pattern: str) -> list[int]:
         """The tags, ratings left out, that a pattern with `*` in it matches."""
         found: list[int] = self._texts.matching(pattern).tolist()

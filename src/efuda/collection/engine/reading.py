@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from efuda.collection.engine.bitmaps import bitmap_of
+from efuda.collection.engine.bitmaps import bitmap_of, is_among, sorted_once
 from efuda.collection.engine.grouped import Grouped
 from efuda.collection.engine.names import Names
 from efuda.collection.engine.segments import COLUMNS, Segment
@@ -167,7 +167,7 @@ class _Reader:
         ahead = keys
         while len(self.names.implications) and len(ahead):
             places, implied = self.names.implied_by((ahead >> _WHOSE & _TAG).astype(np.int64))
-            new = np.unique(_keys(ahead[places] >> _ROW, implied, _IMPLIED))
+            new = sorted_once(_keys(ahead[places] >> _ROW, implied, _IMPLIED))
             ahead = new[~(_in(new, keys) | _in(new, no))]
             keys = np.sort(np.concatenate([keys, ahead]))
         return keys
@@ -236,12 +236,8 @@ def _keys(row: NDArray[Any], tag: NDArray[Any], whose: int) -> _Keys:
 
 def _in(keys: _Keys, others: _Keys) -> NDArray[np.bool_]:
     """Which keys have their picture and tag among the others, which ascend."""
-    if not len(others):
-        return np.zeros(len(keys), dtype=bool)
-    wanted, held = keys >> _WHOSE, others >> _WHOSE
-    found: NDArray[np.bool_] = held[np.minimum(np.searchsorted(held, wanted), len(held) - 1)] == wanted
-    return found
+    return is_among(keys >> _WHOSE, others >> _WHOSE)
 
 
 def _by_source(source: NDArray[np.int64], picture: NDArray[np.int64]) -> dict[int, BitMap]:
-    return {int(one): bitmap_of(np.unique(picture[source == one])) for one in np.unique(source)}
+    return {one: bitmap_of(picture[source == one]) for one in set(source.tolist())}

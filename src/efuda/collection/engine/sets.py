@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from efuda.collection.engine.bitmaps import NOTHING, bitmap_of, groups_of, numbers_of
+from efuda.collection.engine.bitmaps import NOTHING, bitmap_of, groups_of, is_among, numbers_of
 from efuda.collection.engine.reading import Facts
 
 __all__ = ["Sets"]
@@ -70,9 +70,10 @@ class Sets:
         counts -= _counted(old, self.missing | self.removed, size)
         counts += _counted(new, facts.missing | facts.removed, size)
         tags = (self.tags if ours else self.tags.copy()) + [NOTHING] * (size - len(self.tags))
-        for tag, pictures in groups_of(np.setdiff1d(old, new)):
+        old, new = np.sort(old), np.sort(new)
+        for tag, pictures in groups_of(old[~is_among(old, new)]):
             tags[tag] = tags[tag] - bitmap_of(pictures)
-        for tag, pictures in groups_of(np.setdiff1d(new, old) if len(old) else np.sort(new)):
+        for tag, pictures in groups_of(new[~is_among(new, old)]):
             come = bitmap_of(pictures)
             if ours and tags[tag] is not NOTHING:
                 tags[tag] |= come

@@ -18,6 +18,8 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from efuda.collection.engine.bitmaps import sorted_once
+
 __all__ = ["Texts"]
 
 _SCHEME: Final = rb"(?:(?>[^\0]*?://)(?:www\.)?)?"
@@ -34,10 +36,12 @@ class Texts:
     @classmethod
     def of(cls, ids: Sequence[int], texts: Sequence[str], *, fold: bool = True) -> Self:
         """These texts; with `fold`, case makes no difference."""
-        pieces = [_encoded(text.casefold() if fold else text) for text in texts]
-        sizes = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)) + 1
-        buffer = b"\0" + b"\0".join(pieces) + b"\0"
-        return cls(buffer, 1 + np.cumsum(sizes) - sizes, np.array(ids, dtype=np.uint32))
+        whole = "\0".join(texts)
+        if whole.count("\0") >= max(len(texts), 1):  # one has a NUL in it
+            whole = "\0".join(text.replace("\0", "\x01") for text in texts)
+        buffer = b"\0" + (whole.casefold() if fold else whole).encode("utf-8", "surrogatepass") + b"\0"
+        starts = np.flatnonzero(np.frombuffer(buffer, dtype=np.uint8) == 0)[:-1] + 1
+        return cls(buffer, starts[: len(ids)], np.array(ids, dtype=np.uint32))
 
     def containing(self, text: str) -> NDArray[np.uint32]:
         """Whose text has this somewhere in it."""
@@ -56,7 +60,7 @@ class Texts:
             return self.ids
         places = np.fromiter((match.end() for match in re.finditer(pattern, self.buffer, re.DOTALL)), dtype=np.int64)
         # A match ends inside its text or right behind it.
-        return np.unique(self.ids[np.searchsorted(self.starts, places, side="right") - 1])
+        return sorted_once(self.ids[np.searchsorted(self.starts, places, side="right") - 1])
 
 
 def _pattern(pattern: str, anything: bytes = b".", *, whole: bool) -> bytes:

@@ -24,7 +24,7 @@ from efuda.collection.engine.texts import Texts
 from efuda.collection.record import Record, rows
 from efuda.vocabulary import Category
 
-__all__ = ["Likeness", "Version"]
+__all__ = ["Resemblance", "Version"]
 
 
 class Nearest(Protocol):
@@ -35,7 +35,7 @@ class Nearest(Protocol):
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Resemblance:
     """What knows which pictures resemble one another.
 
     Attributes:
@@ -66,7 +66,7 @@ class Version:
     tags: Names
     segments: tuple[Segment, ...]
     sets: Sets
-    likeness: Likeness = Likeness()
+    likeness: Resemblance = Resemblance()
     saved: int = -1
 
     # Tags
@@ -99,9 +99,7 @@ class Version:
     @cached_property
     def ranked(self) -> list[int]:
         """Tags, ratings left out, that pictures carry, the most common first."""
-        used = [tag for tag in np.flatnonzero(self.counts).tolist() if self.categories[tag] is not Category.RATING]
-        counts = self.counts.tolist()
-        return sorted(used, key=lambda tag: (-counts[tag], self.names[tag]))
+        return self.tags.ranked(self.counts)
 
     @cached_property
     def ranked_by_category(self) -> dict[Category, list[int]]:

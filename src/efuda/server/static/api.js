@@ -54,8 +54,18 @@ async function failure(answer) {
   return new Failure(body.error ?? "server", body.message ?? `The server answered ${answer.status}.`, answer.status, body);
 }
 
+/** Completions of a text at a cursor. The server counts characters, JavaScript halves of some: 𝄞 is one there, two here. */
+export async function complete(text, at, limit, signal) {
+  const found = await get("/api/complete", { q: text, at: [...text.slice(0, at)].length, limit }, signal);
+  return { ...found, start: unitsOf(text, found.start), end: unitsOf(text, found.end) };
+}
+
+/** Where in a JavaScript string its `count`-th character begins. */
+export const unitsOf = (text, count) => [...text].slice(0, count).join("").length;
+
 const stamp = (id) => `/api/pictures/${id}`;
-export const thumbnailOf = (picture) => `${stamp(picture.id)}/thumbnail${picture.sha256 ? `?v=${picture.sha256.slice(0, 8)}` : ""}`;
+/** Browsers keep it for ever, so its address changes with the content. */
+export const thumbnailOf = ({ id, version, sha256 = "" }) => `${stamp(id)}/thumbnail?v=${version ?? sha256.slice(0, 8)}`;
 export const previewOf = (id) => `${stamp(id)}/preview`;
 export const originalOf = (id) => `${stamp(id)}/original`;
 export const explanationOf = (id, tag) => `${stamp(id)}/explain?tag=${encodeURIComponent(tag)}`;

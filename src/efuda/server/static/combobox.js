@@ -10,6 +10,7 @@ export function combobox({ input, list, suggest, submit, spaceAfter = true }) {
   let completion = { start: 0, end: 0, suggestions: [] };
   let chosen = -1;
   let stop = null;
+  let stale = false;
 
   for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": list.id, autocomplete: "off", autocapitalize: "none", spellcheck: "false", enterkeyhint: "search" })) input.setAttribute(name, value);
   list.setAttribute("role", "listbox");
@@ -28,6 +29,7 @@ export function combobox({ input, list, suggest, submit, spaceAfter = true }) {
   function show(found) {
     if (document.activeElement !== input) return close();
     completion = found;
+    stale = false;
     chosen = -1;
     list.replaceChildren(...found.suggestions.map(option));
     mark();
@@ -66,6 +68,7 @@ export function combobox({ input, list, suggest, submit, spaceAfter = true }) {
   }
 
   function take(number) {
+    if (stale) return;
     const { value } = completion.suggestions[number];
     const rest = input.value.slice(completion.end).trimStart();
     const space = spaceAfter && !value.endsWith(":") ? " " : "";
@@ -77,7 +80,12 @@ export function combobox({ input, list, suggest, submit, spaceAfter = true }) {
     input.dispatchEvent(new Event("completed"));
   }
 
-  input.addEventListener("input", ask);
+  input.addEventListener("input", () => {
+    stale = true; // what is listed belongs to the text before
+    chosen = -1;
+    mark();
+    ask();
+  });
   input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     const count = list.hidden ? 0 : completion.suggestions.length;

@@ -54,7 +54,7 @@ const better = (a, b) => b.width * b.height - a.width * a.height || b.bytes - a.
 function groupOf({ pictures, shared_tags: shared }) {
   const best = [...pictures].sort(better)[0];
   const name = `keep-${pictures[0].id}`;
-  const form = h("form", { class: "group", aria: { label: plural(pictures.length, "picture") }, onsubmit: async (event) => {
+  const form = h("form", { class: "group", aria: { label: `Pictures ${pictures.map((picture) => picture.id).join(", ")}` }, onsubmit: async (event) => {
     event.preventDefault();
     const keep = Number(new FormData(form).get(name));
     const operation = await merge(keep, pictures.map((picture) => picture.id).filter((id) => id !== keep));

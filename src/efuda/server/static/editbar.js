@@ -1,8 +1,9 @@
 /* The bar that appears when pictures are selected: tags to add or remove, a rating, all that was found. */
 import { $, h, icon, iconButton, number, plural, say } from "./dom.js";
-import { get } from "./api.js";
+import { complete } from "./api.js";
 import { combobox } from "./combobox.js";
 import { edit } from "./edits.js";
+import { unwritten } from "./query.js";
 import { selection } from "./selection.js";
 
 const RATINGS = ["general", "sensitive", "questionable", "explicit"];
@@ -12,9 +13,16 @@ let selectAll = () => {};
 /** Tags in a field: words, or words after commas. */
 export const tagsOf = (text) => text.toLowerCase().split(/[\s,]+/).filter(Boolean);
 
-/** Completes the tag that is being typed, without the search around it. */
-export function suggestTags(text, at, signal) {
-  return get("/api/complete", { q: text, at, limit: 10 }, signal).then((found) => ({ ...found, suggestions: found.suggestions.filter((one) => one.category) }));
+/** Completes the tag that is being typed, whatever stands around it. */
+export async function suggestTags(text, at, signal) {
+  const start = text.slice(0, at).search(/[^\s,]*$/);
+  const begin = start + (text[start] === "-" ? 1 : 0);
+  const end = at + text.slice(at).search(/[\s,]|$/);
+  const word = text.slice(begin, end);
+  if (!word) return { start: at, end: at, suggestions: [] };
+  const found = await complete(word, at - begin, 10, signal);
+  const tags = found.suggestions.filter((one) => one.category).map((one) => ({ ...one, value: unwritten(one.value) }));
+  return { start: begin, end, suggestions: tags };
 }
 
 export function editBar(all) {

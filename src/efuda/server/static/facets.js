@@ -2,7 +2,7 @@
 import { $, h, icon, iconButton, narrow, number, plural, shortNumber, spoken } from "./dom.js";
 import { address } from "./address.js";
 import { get, isStale } from "./api.js";
-import { has, shown, terms, withTag, without } from "./query.js";
+import { has, shown, terms, without, withTerm, written } from "./query.js";
 import { search } from "./searchbox.js";
 import { settings } from "./settings.js";
 
@@ -26,6 +26,12 @@ export async function showFacets(q) {
   side.removeAttribute("aria-busy");
 }
 
+/** Searches, and on a narrow screen shows what was found. */
+function go(q) {
+  search(q);
+  if (narrow.matches) toggleSide(false);
+}
+
 function head() {
   return h("div", { class: "sidehead" }, h("h2", {}, "Tags"), iconButton("close", "Hide the tags", () => toggleSide(false)));
 }
@@ -34,12 +40,12 @@ function used(q) {
   const words = terms(q).map((word) => word.text).filter((word) => !/^\(|\)$|^(or|and)$/i.test(word));
   if (!words.length) return "";
   return h("div", { class: "used", role: "group", aria: { label: "What is searched" } }, words.map((word) =>
-    h("button", { type: "button", class: word.startsWith("-") ? "chip out" : "chip", title: `Take ${word} out of the search`, aria: { label: `Take ${word} out of the search` }, onclick: () => search(without(q, word)) },
+    h("button", { type: "button", class: word.startsWith("-") ? "chip out" : "chip", title: `Take ${word} out of the search`, aria: { label: `Take ${word} out of the search` }, onclick: () => go(without(q, word)) },
       word, icon("close"))));
 }
 
 function section({ category, tags }, total, q) {
-  const fresh = tags.filter(({ name }) => !has(q, name));
+  const fresh = tags.filter(({ name }) => !has(q, written(name)));
   if (!fresh.length) return "";
   return h("section", { class: "facet", data: { category } },
     h("h3", {}, TITLES[category] ?? category),
@@ -59,13 +65,13 @@ function list(tags, few, total, q) {
 }
 
 function item({ name, count }, total, q) {
-  const add = (event) => search(withTag(q, name, event.altKey ? "-" : ""));
+  const add = (event) => go(withTerm(q, written(name), event.altKey ? "-" : ""));
   const share = Math.max(0.01, total ? count / total : 0);
   const row = h("li", {},
     h("button", { type: "button", class: "tag", aria: { label: `${spoken(name)}, ${plural(count, "picture")}: add to the search` }, onclick: add,
-      onkeydown: (event) => event.key === "-" && (event.preventDefault(), search(withTag(q, name, "-"))) },
+      onkeydown: (event) => event.key === "-" && (event.preventDefault(), go(withTerm(q, written(name), "-"))) },
     h("span", { class: "name" }, spoken(name)), h("span", { class: "count", title: number(count) }, shortNumber(count))),
-    iconButton("minus", `Leave out ${spoken(name)}`, () => search(withTag(q, name, "-"))));
+    iconButton("minus", `Leave out ${spoken(name)}`, () => go(withTerm(q, written(name), "-"))));
   row.style.setProperty("--share", share.toFixed(3));
   return row;
 }

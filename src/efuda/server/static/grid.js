@@ -2,7 +2,7 @@
    by how wide its pictures are. So any place among a million is known without measuring, and little is cut off.
 
    Only rows near the window exist. One cell is in the tab order; arrows move it. */
-import { h, icon, later, number, plural, spoken } from "./dom.js";
+import { h, icon, later, number, spoken } from "./dom.js";
 import { link } from "./address.js";
 import { thumbnailOf } from "./api.js";
 import { selection } from "./selection.js";
@@ -14,13 +14,14 @@ const FEWEST = { small: 4, medium: 3, large: 2 };       // in a row, on a phone
 const MOST_CELLS = 440;
 const AROUND = 1.1;     // windows' heights that are ready above and below, together
 const HURRY = 0.5;      // windows' heights between two frames: only placeholders then
+const LONG = 450;       // ms that a press is long
 const PAUSE = 90;       // ms without scrolling after which they are filled
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const shape = (picture) => clamp((picture?.width ?? 0) / (picture?.height || 1) || 1, 0.55, 2);
 
 export class Grid {
-  /** `open(index, id)` shows a picture; `toggled()` is called when selecting begins by touch. */
+  /** `open(index, id)` shows a picture; `moved(index)` is told which is on top. */
   constructor(port, spacer, grid, { open, moved }) {
     Object.assign(this, { port, grid, open, moved, results: null, rows: new Map(), columns: 5, rowHeight: 200, active: 0 });
     this.tall = new Tall(port, spacer);
@@ -43,14 +44,14 @@ export class Grid {
   get total() { return this.results?.total ?? 0; }
   get rowCount() { return Math.ceil(this.total / this.columns); }
 
+  /** Shows results of which the first window is there. */
   show(results, at = 0) {
     this.results = results;
-    this.active = at;
-    this.shape = 0;
+    this.active = clamp(at, 0, Math.max(0, results.total - 1));
+    this.shape = this.averageShape();
     this.empty();
     this.measure();
-    this.reveal(at, "start");
-    results.need(at, at + 60);
+    this.reveal(this.active, "start");
   }
 
   empty() {
@@ -64,11 +65,10 @@ export class Grid {
     if (!this.results || width <= 0) return;
     const first = Math.round(this.tall.top / this.stride) * this.columns;
     this.gap = width < 700 ? 4 : 8;
-    this.shape ||= this.averageShape();
-    const lines = (this.port.clientHeight * (1 + AROUND)) / (WIDEST[this.settings()] / (this.shape || 0.8)) + 2;
+    const lines = (this.port.clientHeight * (1 + AROUND)) / (WIDEST[this.settings()] / this.shape) + 2;
     const room = Math.max(3, Math.floor(MOST_CELLS / lines));
     this.columns = clamp(Math.round(width / WIDEST[this.settings()]), FEWEST[this.settings()], room);
-    this.rowHeight = Math.round((width - (this.columns - 1) * this.gap) / this.columns / (this.shape || 0.8));
+    this.rowHeight = Math.round((width - (this.columns - 1) * this.gap) / this.columns / this.shape);
     this.width = width;
     this.tall.height = this.rowCount * this.stride + this.edge();
     this.tall.top = this.total ? Math.floor(first / this.columns) * this.stride : 0;
@@ -87,18 +87,12 @@ export class Grid {
   averageShape() {
     const here = [];
     for (const window of this.results.windows.values()) here.push(...(window.pictures ?? []));
-    if (!here.length) return 0;
+    if (!here.length) return 0.8;
     return clamp(here.reduce((sum, picture) => sum + shape(picture), 0) / here.length, 0.66, 1.5);
   }
 
   /** Pictures arrived. */
-  arrived(first, last, isFirst) {
-    if (isFirst || !this.shape) {
-      this.shape = 0;
-      this.measure();
-      this.reveal(this.active, "start");
-      return;
-    }
+  arrived(first, last) {
     for (const [number, row] of this.rows) {
       if ((number + 1) * this.columns > first && number * this.columns < last) this.fill(row, number);
     }
@@ -164,7 +158,7 @@ export class Grid {
     delete row.dataset.waiting;
     const start = number * this.columns;
     const pictures = [...row.children].map((_, i) => this.results.at(start + i));
-    const shapes = pictures.map((picture) => (picture ? shape(picture) : this.shape || 0.8));
+    const shapes = pictures.map((picture) => (picture ? shape(picture) : this.shape));
     const sum = shapes.reduce((a, b) => a + b, 0);
     const room = this.width - (row.children.length - 1) * this.gap;
     const full = row.children.length === this.columns;
@@ -311,34 +305,29 @@ export class Grid {
     selection.isAll ? selection.add(ids) : selection.set(ids);
   }
 
-  /** A long press selects, as on a phone's own gallery. */
+  /** A long press selects, as in a phone's own gallery. */
   listenToTouch() {
     let timer = 0;
-    const stop = () => clearTimeout(timer);
+    let long = false;
     this.grid.addEventListener("touchstart", (event) => {
       const element = event.target.closest(".cell");
-      stop();
+      clearTimeout(timer);
+      long = false;
       if (!element?.dataset.id || event.touches.length > 1) return;
       timer = setTimeout(() => {
+        long = true;
         this.toggle(this.indexOfCell(element), Number(element.dataset.id));
         navigator.vibrate?.(10);
-        this.grid.addEventListener("click", swallow, { capture: true, once: true });
-        setTimeout(() => this.grid.removeEventListener("click", swallow, { capture: true }), 900);
-      }, 450);
+      }, LONG);
     }, { passive: true });
-    for (const name of ["touchmove", "touchend", "touchcancel"]) this.grid.addEventListener(name, stop, { passive: true });
-    this.grid.addEventListener("contextmenu", (event) => event.pointerType === "touch" && event.preventDefault());
-  }
-
-  describe() {
-    return this.total ? `${plural(this.total, "picture")}` : "no pictures";
+    for (const name of ["touchmove", "touchcancel"]) this.grid.addEventListener(name, () => clearTimeout(timer), { passive: true });
+    this.grid.addEventListener("touchend", (event) => {
+      clearTimeout(timer);
+      if (long) event.preventDefault(); // no click follows
+    });
+    this.grid.addEventListener("contextmenu", (event) => long && event.preventDefault());
   }
 }
-
-const swallow = (event) => {
-  event.preventDefault();
-  event.stopPropagation();
-};
 
 function cell(column) {
   return h("div", { class: "cell", role: "gridcell", aria: { colindex: column + 1, selected: "false" } },

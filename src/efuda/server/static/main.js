@@ -40,13 +40,13 @@ function run(at = 0) {
   const { q } = address.now;
   const mine = new Results(shown(q, settings.ratings).query, (first, last, isFirst) => {
     if (mine !== results) return;
-    if (isFirst) found();
-    grid.arrived(first, last, isFirst);
+    if (!isFirst) return grid.arrived(first, last);
+    found();
+    grid.show(mine, at); // until now, what was found before stays in sight
+    return undefined;
   }, (error) => mine === results && failed(error));
   results = mine;
-  grid.show(results, at);
   results.need(at, at + WINDOW / 2);
-  showFacets(q);
   titled();
 }
 
@@ -55,18 +55,20 @@ function titled() {
 }
 
 function found() {
-  $("main").removeAttribute("aria-busy");
+  $("main").setAttribute("aria-busy", "false");
   summary();
   const none = results.total === 0;
   $("port").hidden = none;
   $("nothing").hidden = !none;
   if (none) $("nothing").replaceChildren(...nothing());
   say(plural(results.total, "picture"));
+  showFacets(address.now.q);
   hiddenOnes(results);
+  if (view.open) view.head();
 }
 
 async function failed(error) {
-  $("main").removeAttribute("aria-busy");
+  $("main").setAttribute("aria-busy", "false");
   if (results.total !== null) return; // a later window: it is asked for again when it is looked at
   const { q } = address.now;
   $("port").hidden = true;
@@ -80,6 +82,7 @@ async function failed(error) {
   }
   $("count").textContent = "";
   showProblem(told, () => run());
+  showFacets(q);
 }
 
 /** How many the rating filter hides of this search. */
@@ -115,7 +118,7 @@ function summary() {
 }
 
 function buildSummary() {
-  const size = (name, text) => h("label", { class: "seg", title: text }, h("input", { type: "radio", name: "size", value: name, checked: settings.size === name, onchange: () => settings.set("size", name) }), h("span", {}, name[0].toUpperCase(), h("span", { class: "unseen" }, name.slice(1))));
+  const size = (name, text) => h("label", { class: "seg", title: text }, h("input", { type: "radio", name: "size", value: name, aria: { label: text }, checked: settings.size === name, onchange: () => settings.set("size", name) }), h("span", { aria: { hidden: "true" } }, text[0]));
   $("summary").append(
     h("button", { type: "button", id: "tagsbutton", class: "button plain", aria: { controls: "side", expanded: "false" }, onclick: () => toggleSide() }, icon("tags"), "Tags"),
     h("p", {}, h("span", { id: "count" }), " ", h("button", { type: "button", id: "hidden", class: "button plain", hidden: true, onclick: () => openPanel("ratings") })),
@@ -295,6 +298,7 @@ async function start() {
   try {
     status = await get("/api/status");
     if (status.needs_sign_in && !status.signed_in) return signIn(begin);
+    document.body.classList.toggle("readonly", Boolean(status.read_only));
     refreshPanel(address.now.panel);
     if (results?.total === 0) $("nothing").replaceChildren(...nothing());
   } catch (error) {
@@ -305,11 +309,11 @@ async function start() {
 
 /** Everything that asks the server; again after signing in. */
 function begin() {
+  run(address.now.at);
   start();
   startJobs(() => status);
   source?.close();
   source = listen({ job: jobChanged, changed: lookAgain });
-  run(address.now.at);
   if (address.now.id !== null || address.now.view) showView(address.now, { id: null, view: "" });
 }
 

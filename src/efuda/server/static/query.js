@@ -1,7 +1,8 @@
 /* Searches as text: their terms, adding and leaving out a tag, the order, and the rating filter around them.
 
    terms("hat -smile")                     [{text: "hat", start: 0, end: 3}, {text: "-smile", …}]
-   withTag("hat", "smile", "-")            "hat -smile"
+   withTerm("hat", "smile", "-")           "hat -smile"
+   written(":)")                           'tag:":)"'
    shown("a or b order:id", ["general"])   {query: "(a or b) rating:general order:id", shift: 1} */
 
 const SMILEYS = new Set([":)", ":(", ";)", ";(", ">:)", ">:("]);
@@ -25,8 +26,17 @@ export function has(text, term) {
   return terms(text).some((word) => plainly(word.text) === plainly(term));
 }
 
-/** The search with a tag added (`sign` "") or left out ("-"); what said the opposite goes. */
-export function withTag(text, tag, sign = "") {
+/** A tag as it is written in a search: as it is where that cannot mean anything else. */
+export function written(tag) {
+  const plain = /^[^\s*~()\-,"':][^\s*"':]*$/.test(tag) && !/^(or|and)$/i.test(tag) && !unbalanced([tag]);
+  return plain ? tag : `tag:"${tag.replaceAll('"', '\\"')}"`;
+}
+
+/** The tag that `written` wrote. */
+export const unwritten = (term) => /^tag:"(.*)"$/s.exec(term)?.[1].replaceAll('\\"', '"') ?? term;
+
+/** The search with a term added (`sign` "") or left out ("-"); what said the opposite goes. */
+export function withTerm(text, tag, sign = "") {
   const words = terms(text).map((word) => word.text);
   const kept = words.filter((word) => plainly(word) !== plainly(opposite(tag, sign)));
   if (kept.some((word) => plainly(word) === plainly(sign + tag))) return join(kept);

@@ -43,7 +43,7 @@ export class Results {
       window.pictures = found.pictures;
       window.stop = null;
       const first = this.total === null;
-      this.total = found.total;
+      this.total ??= found.total; // a change that comes later is told, and shown when one asks for it
       this.revision ??= found.revision;
       this.changed(number * WINDOW, number * WINDOW + WINDOW, first);
     } catch (error) {

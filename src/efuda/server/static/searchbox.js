@@ -1,7 +1,7 @@
 /* The search box: completes under the search so far, and shows a mistake under its very character. */
-import { $, h, icon, iconButton, say } from "./dom.js";
+import { $, h, icon, iconButton, narrow, say } from "./dom.js";
 import { address } from "./address.js";
-import { get } from "./api.js";
+import { complete, unitsOf } from "./api.js";
 import { combobox } from "./combobox.js";
 import { shown, terms } from "./query.js";
 import { settings } from "./settings.js";
@@ -9,7 +9,7 @@ import { settings } from "./settings.js";
 let input = null;
 
 export function searchBox(form) {
-  input = h("input", { id: "query", type: "text", name: "q", aria: { label: "Search by tags" }, placeholder: "Search: 1girl smile -hat rating:g" });
+  input = h("input", { id: "query", type: "text", name: "q", aria: { label: "Search by tags" }, placeholder: narrow.matches ? "Search tags" : "Search: 1girl smile -hat rating:g" });
   const list = h("div", { id: "suggestions", class: "options", aria: { label: "Suggestions" } });
   const clear = iconButton("close", "Empty the search", () => {
     input.value = "";
@@ -34,7 +34,7 @@ function show(now) {
 async function suggest(text, at, signal) {
   const { query, shift } = shown(text, settings.ratings);
   const plain = !query.startsWith(text, shift); // the order was moved behind: places would not agree
-  const found = await get("/api/complete", { q: plain ? text : query, at: plain ? at : at + shift, limit: 12 }, signal);
+  const found = await (plain ? complete(text, at, 12, signal) : complete(query, at + shift, 12, signal));
   const moved = plain ? 0 : shift;
   return { ...found, start: found.start - moved, end: Math.min(found.end - moved, text.length) };
 }
@@ -58,14 +58,15 @@ export function showProblem(error, retry) {
   if (!error) return;
   const known = error.position !== null && error.kind === "query";
   const text = address.now.q;
+  const position = known ? unitsOf(text, error.position) : 0;
   if (known) {
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", "mistake");
   }
   place.append(h("div", { class: "mistake", id: "mistake" },
     h("p", {}, error.message),
-    known ? marked(text, error.position) : null,
-    known && error.suggestions.length ? h("p", { class: "instead" }, "Did you mean ", error.suggestions.slice(0, 6).map((word) => suggestion(text, error.position, word))) : null,
+    known ? marked(text, position) : null,
+    known && error.suggestions.length ? h("p", { class: "instead" }, "Correct it to ", error.suggestions.slice(0, 6).map((word) => suggestion(text, position, word))) : null,
     known ? null : h("button", { type: "button", class: "button", onclick: retry }, icon("refresh"), "Try again")));
   say(error.message);
 }
@@ -77,8 +78,13 @@ function marked(text, position) {
 }
 
 function suggestion(text, position, word) {
-  const term = terms(text).find((one) => one.start <= position && position < one.end) ?? { start: position, end: position };
-  const end = text.slice(position, term.end).search(/\)+$/);
-  const tail = end > 0 ? text.slice(position + end, term.end) : "";
-  return h("button", { type: "button", class: "chip", onclick: () => search(text.slice(0, position) + word + tail + text.slice(term.end)) }, word);
+  return h("button", { type: "button", class: "chip", onclick: () => search(corrected(text, position, word)) }, word);
+}
+
+/** The search with `word` in the place of what stands at the position; of a metatag the value stays, of a group its end. */
+export function corrected(text, position, word) {
+  const term = terms(text).find((one) => one.start <= position && position < one.end) ?? { end: position };
+  const old = text.slice(position, term.end);
+  const tail = word.endsWith(":") ? old.slice(old.indexOf(":") + 1) : /(?<!\([^)]*)\)+$/.exec(old)?.[0] ?? "";
+  return text.slice(0, position) + word + tail + text.slice(term.end);
 }

@@ -1,6 +1,7 @@
 /* The tags of one picture, by category, each with its score and where it comes from, and what one can do about it. */
 import { h, icon, iconButton, number, plural, spoken } from "./dom.js";
 import { link } from "./address.js";
+import { written } from "./query.js";
 
 const ORDER = ["artist", "copyright", "character", "general", "meta"];
 const TITLES = { artist: "Artist", copyright: "Series", character: "Characters", general: "Tags", meta: "About the picture" };
@@ -12,6 +13,7 @@ export function tagList(picture, act) {
   const groups = ORDER.map((category) => [category, tags.filter((tag) => tag.category === category)]).filter(([, found]) => found.length);
   const refused = picture.refused ?? [];
   return h("div", { class: "taglist", onkeydown: (event) => moved(event, act) },
+    h("h2", { class: "unseen" }, "Tags"),
     groups.length ? null : h("p", { class: "faint" }, "It has no tags yet."),
     groups.map(([category, found]) => h("section", { data: { category } }, h("h3", {}, TITLES[category]), h("ul", {}, found.map((tag) => item(tag, act))))),
     refused.length ? h("section", { class: "refused" }, h("h3", {}, "Refused"), h("ul", {}, refused.map((tag) => refusal(tag, act)))) : null);
@@ -21,13 +23,13 @@ function item(tag, act) {
   const name = spoken(tag.name);
   const percent = tag.score === null ? null : Math.round(100 * tag.score);
   const row = h("li", { data: { tag: tag.name, by: tag.by } },
-    h("a", { class: "tag", href: link({ q: tag.name, id: null, at: 0 }), title: plural(tag.count ?? 0, "picture"), onclick: (event) => follow(event, () => act.search(tag.name)) }, name),
+    h("a", { class: "tag", href: link({ q: written(tag.name), id: null, at: 0 }), title: plural(tag.count ?? 0, "picture"), onclick: (event) => follow(event, () => act.search(written(tag.name))) }, name),
     h("span", { class: "origin", title: origin(tag) }, icon(tag.by), h("span", { class: "unseen" }, `, ${origin(tag)}`)),
     percent === null ? h("span", { class: "score" }) : h("span", { class: "score" }, `${percent}`, h("span", { class: "unseen" }, " percent")),
     h("span", { class: "acts" },
       act.why && tag.by === "model" ? iconButton("why", `Why ${name}?`, () => act.why(tag.name), { class: "quiet why", aria: { label: `Why ${name}?`, pressed: "false" } }) : null,
-      tag.by === "person" ? null : iconButton("check", `Confirm ${name}`, () => act.confirm(tag.name)),
-      iconButton("close", `Remove ${name}`, () => act.refuse(tag.name))));
+      tag.by === "person" ? null : iconButton("check", `Confirm ${name}`, () => act.confirm(tag.name), { data: { act: "confirm" } }),
+      iconButton("close", `Remove ${name}`, () => act.refuse(tag.name), { data: { act: "refuse" } })));
   row.style.setProperty("--score", tag.score ?? 0);
   return row;
 }
