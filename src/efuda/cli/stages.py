@@ -137,7 +137,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The model directory to write.")],
     checkpoint: Annotated[str, typer.Option(help="best (on validation) or last.")] = "best",
     int8: Annotated[
-        bool, typer.Option("--int8", help="In 8-bit integers: smaller, faster, written only if macro F1 holds.")
+        bool, typer.Option("--int8", help="In 8-bit integers: smaller, faster, written only if its F1 holds.")
     ] = False,
     dataset: Annotated[
         Path | None, typer.Option(help="For --int8: the dataset to calibrate on and measure; a run knows its own.")
@@ -181,10 +181,12 @@ def _quantise(model: str, out: Path, checkpoint: str, dataset: Path | None, json
             source = stage(run, Path(folder) / run.root.resolve().name, checkpoint=checkpoint).root
         made = quantise(source, known, out, progress=progress)
     (before, after), (slow, fast) = made.macro_f1["test"], made.pictures_a_second
+    whole, small = made.micro_f1["test"]
     kept = f"; {len(made.kept)} of {made.layers} layers in float32: {', '.join(made.kept)}" if made.kept else ""
     lines = [
         f"{out}: {made.bytes[1] / 1e6:.1f} MB instead of {made.bytes[0] / 1e6:.1f} MB{kept}.",
-        f"Macro F1 on test, {made.tags:,} tags: {after:.4f}, float32 {before:.4f} (loss {made.loss:+.4f}).",
+        f"Macro F1 on test, {made.tags:,} tags: {after:.4f}, float32 {before:.4f} (loss {before - after:+.4f}); "
+        f"micro F1: {small:.4f}, float32 {whole:.4f} (loss {whole - small:+.4f}).",
         f"Pictures a second here: {fast:.1f}, float32 {slow:.1f} ({made.speed_up:.2f} times).",
     ]
     output.result({**made.data(), "out": str(out)}, as_json=json, text="\n".join(lines))

@@ -10,10 +10,10 @@ fitted anew. The ranges and the order of the layers come from validation; a loss
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from efuda.evaluation.scoring import scored
 from efuda.evaluation.truth import standard
 from efuda.files import make_folder, sha256, write_json, write_text
 from efuda.images import read_rgb
-from efuda.metrics import Decisions, ScoreHistogram
+from efuda.metrics import Counts, Decisions, ScoreHistogram
 from efuda.progress import Progress, silent
 from efuda.recipes import CalibrateRecipe
 from efuda.tagging import Tagger
@@ -38,7 +38,7 @@ from efuda.vocabulary import Vocabulary
 
 __all__ = ["MAX_LOSS", "Quantised", "quantise"]
 
-MAX_LOSS: Final = 0.005  # of macro F1
+MAX_LOSS: Final = 0.005  # of macro and of micro F1
 _PICTURES: Final = 256  # that the ranges are seen on
 _BATCH: Final = 8
 _WEIGHTS: Final = (".onnx", ".data", ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".h5", ".msgpack")
@@ -49,6 +49,15 @@ _LEFT_BEHIND: Final = (
 )
 
 
+class _F1(NamedTuple):
+    macro: float
+    micro: float
+
+    def loss(self, after: _F1) -> float:
+        """Of the one that falls further."""
+        return max(before - now for before, now in zip(self, after, strict=True))
+
+
 @dataclass(frozen=True)
 class Quantised:
     """What was written, and what it costs.
@@ -57,7 +66,7 @@ class Quantised:
         layers: how many have weights; `kept` names those that stay in float32.
         reduced_range: weights of 7 bits, for processors without VNNI.
         tags, pictures: what macro F1 on test is over.
-        macro_f1: split → (float32, int8), each at thresholds fitted on its own validation scores.
+        macro_f1, micro_f1: split → (float32, int8), each at thresholds fitted on its own validation scores.
         pictures_a_second, bytes: (float32, int8), on this machine.
     """
 
@@ -68,14 +77,14 @@ class Quantised:
     tags: int
     pictures: int
     macro_f1: Mapping[str, tuple[float, float]]
+    micro_f1: Mapping[str, tuple[float, float]]
     pictures_a_second: tuple[float, float]
     bytes: tuple[int, int]
 
     @property
     def loss(self) -> float:
-        """Of macro F1, on test; below zero where int8 is better."""
-        before, after = self.macro_f1["test"]
-        return before - after
+        """Of macro or micro F1 on test, whichever falls further; below zero where int8 is better."""
+        return max(before - after for before, after in (self.macro_f1["test"], self.micro_f1["test"]))
 
     @property
     def speed_up(self) -> float:
@@ -91,6 +100,7 @@ class Quantised:
             "tags": self.tags,
             "test_pictures": self.pictures,
             "macro_f1": {split: [round(value, 6) for value in pair] for split, pair in self.macro_f1.items()},
+            "micro_f1": {split: [round(value, 6) for value in pair] for split, pair in self.micro_f1.items()},
             "loss": round(self.loss, 6),
             "pictures_a_second": [round(value, 2) for value in self.pictures_a_second],
             "speed_up": round(self.speed_up, 3),
@@ -112,7 +122,8 @@ def quantise(
 
     Args:
         model: what `Tagger.open` opens and has an ONNX file.
-        max_loss: of macro F1, on validation and on test, 0.005 by default; more layers stay in float32 until it holds.
+        max_loss: of macro and of micro F1, on validation and on test, 0.005 by default; more layers stay in
+            float32 until it holds.
         reduced_range: weights of 7 bits; by default where this processor needs it.
 
     Raises:
@@ -128,7 +139,7 @@ def quantise(
     if source.suffix != ".onnx":
         raise InputError(f"{source} is no ONNX file, and only those are quantised.")
     bench = _Bench.of(tagger, dataset, workers, progress)
-    exact = bench.macro_f1(tagger, "float32")
+    exact = bench.f1(tagger, "float32")
     inputs = _inputs(tagger, dataset.posts(VALIDATION))
     quantiser = Quantiser(source, inputs, reduced_range=reduced_range)
     stage = make_folder(out) / ".part"
@@ -145,7 +156,8 @@ def quantise(
             reduced_range=quantiser.reduced_range,
             tags=len(bench.vocabulary),
             pictures=bench.pictures["test"],
-            macro_f1={split: (exact[split], found[split]) for split in exact},
+            macro_f1={split: (exact[split].macro, found[split].macro) for split in exact},
+            micro_f1={split: (exact[split].micro, found[split].micro) for split in exact},
             pictures_a_second=(speeds[0], speeds[1]),
             bytes=(_bytes(source), _bytes(target)),
         )
@@ -182,8 +194,8 @@ class _Bench:
         ours = model is not None and model.vocabulary == dataset.vocabulary
         return cls(dataset, columns, pick(dataset.vocabulary, rows), recipe, ours, workers, progress, {})
 
-    def macro_f1(self, tagger: Tagger, what: str, *, enough: float = 0.0) -> dict[str, float]:
-        """Split → macro F1, validation first; test is only looked at where validation reaches `enough`."""
+    def f1(self, tagger: Tagger, what: str, *, enough: Callable[[_F1], bool] = lambda _: True) -> dict[str, _F1]:
+        """By split, validation first; test is only looked at where validation is `enough`."""
         some = self.columns[self.columns >= 0]
         histogram = ScoreHistogram(len(tagger.vocabulary))
         step = f"{what}, validation"
@@ -193,12 +205,12 @@ class _Bench:
             histogram.merge(fold)
         known = histogram.only(some)
         thresholds = fit_thresholds(Policy.parse(self.recipe.policy), known, self.vocabulary, self.recipe)
-        found = {VALIDATION: known.counts(thresholds).macro().f1}
-        if found[VALIDATION] >= enough:
+        found = {VALIDATION: _f1(known.counts(thresholds))}
+        if enough(found[VALIDATION]):
             found["test"] = self._test(tagger, thresholds, what)
         return found
 
-    def _test(self, tagger: Tagger, thresholds: NDArray[np.float32], what: str) -> float:
+    def _test(self, tagger: Tagger, thresholds: NDArray[np.float32], what: str) -> _F1:
         rows = np.flatnonzero(self.columns >= 0)
         place = np.full(len(self.columns), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
@@ -209,20 +221,28 @@ class _Bench:
             kept = place[tags] >= 0
             decisions.update(batch.scores[:, self.columns[rows]] >= thresholds, (pictures[kept], place[tags[kept]]))
         self.pictures["test"] = decisions.pictures
-        return decisions.counts().macro().f1
+        return _f1(decisions.counts())
+
+
+def _f1(counts: Counts) -> _F1:
+    return _F1(counts.macro().f1, counts.micro().f1)
 
 
 def _search(
-    quantiser: Quantiser, bench: _Bench, exact: Mapping[str, float], target: Path, max_loss: float
-) -> tuple[tuple[str, ...], Mapping[str, float]]:
+    quantiser: Quantiser, bench: _Bench, exact: Mapping[str, _F1], target: Path, max_loss: float
+) -> tuple[tuple[str, ...], Mapping[str, _F1]]:
     """Quantise with 0, 1, 2, 4, … of the most sensitive layers kept, until the loss fits."""
     most, ranked = len(quantiser.layers) // 2, list[str]()
-    count, found = 0, dict[str, float]()
+    count, found = 0, dict[str, _F1]()
+
+    def enough(validation: _F1) -> bool:
+        return exact[VALIDATION].loss(validation) <= max_loss
+
     while True:
         quantiser.write(target, ranked[:count])
         what = "int8" if not count else f"int8, {count} layers kept"
-        found = bench.macro_f1(Tagger.open(target.parent), what, enough=exact[VALIDATION] - max_loss)
-        losses = {split: exact[split] - value for split, value in found.items()}
+        found = bench.f1(Tagger.open(target.parent), what, enough=enough)
+        losses = {split: exact[split].loss(value) for split, value in found.items()}
         if "test" in losses and max(losses.values()) <= max_loss:
             return tuple(ranked[:count]), found
         if count >= most:
@@ -230,10 +250,12 @@ def _search(
         ranked = ranked or quantiser.by_sensitivity()
         count = min(max(2 * count, 1), most)
     split = max(losses, key=lambda name: losses[name])
+    before, after = exact[split], found[split]
     raise ExportError(
-        f"The model in 8-bit integers loses {losses[split]:.4f} of macro F1 on {split} ({exact[split]:.4f} to "
-        f"{found[split]:.4f}), more than {max_loss:g}, even with the {count} most sensitive of its "
-        f"{len(quantiser.layers)} layers in float32. Nothing was written: use the float32 model."
+        f"The model in 8-bit integers loses {losses[split]:.4f} of F1 on {split} (macro {before.macro:.4f} to "
+        f"{after.macro:.4f}, micro {before.micro:.4f} to {after.micro:.4f}), more than {max_loss:g}, even with the "
+        f"{count} most sensitive of its {len(quantiser.layers)} layers in float32. Nothing was written: use the "
+        "float32 model."
     )
 
 
@@ -276,7 +298,8 @@ def _describe(stage: Path, source: Path, made: Quantised) -> None:
         write_text(
             card,
             f"{card.read_text(encoding='utf-8').rstrip()}\n\nThis is that model in 8-bit integers: macro F1 on test "
-            f"{made.macro_f1['test'][1]:.4f} instead of {made.macro_f1['test'][0]:.4f}, thresholds fitted anew for "
+            f"{made.macro_f1['test'][1]:.4f} instead of {made.macro_f1['test'][0]:.4f}, micro F1 "
+            f"{made.micro_f1['test'][1]:.4f} instead of {made.micro_f1['test'][0]:.4f}, thresholds fitted anew for "
             f"both, {made.speed_up:.2f} times as fast where it was made. What else is said above is of float32.\n",
         )
 
