@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -149,3 +150,34 @@ def test_a_file_that_came_back_is_told(art: Collection, tmp_path: Path) -> None:
     scan(art.record)
     place.write_bytes(data)
     assert check(art.record, files=True) == [f"{place} is back. Note it: efuda collection scan."]
+
+
+def test_whatever_persons_do_the_log_says_the_same(art: Collection, tmp_path: Path) -> None:
+    """A hundred edits, removals, undos, redos and merges in a random order."""
+    rng = random.Random(11)
+    tagger = make_tagger(tmp_path / "model", ["hat", "scarf"])
+
+    def one() -> None:
+        some = rng.sample((1, 2, 3), rng.randint(1, 3))
+        tag = rng.choice(("hat", "scarf", "solo"))
+        match rng.randrange(7):
+            case 0:
+                art.edit(some, add=[tag])
+            case 1:
+                art.edit(some, remove=[tag], rating=rng.choice((None, "general", "explicit")))
+            case 2:
+                art.edit(some, forget=[tag])
+            case 3:
+                art.remove(some, back=rng.random() < 0.7)
+            case 4:
+                art.undo()
+            case 5:
+                art.redo()
+            case 6:
+                path = tmp_path / "art" / f"{rng.randrange(3)}.png"
+                art.add([tagged(tagger, path, {tag: rng.random() for tag in ("hat", "scarf")})], tagger)
+
+    for _ in range(100):
+        with suppress(CollectionError):  # nothing to undo, say
+            one()
+    assert check(art.record, files=True) == []

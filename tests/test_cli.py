@@ -73,7 +73,8 @@ FLAGS: dict[str, set[str]] = {
     "collection restore": {"--dry-run", "--json"},
     "collection check": {"--files", "--json"},
     "collection export": {
-        *("--to", "--out", "--decided", "--merge", "--replace", "--remove-underscore", "--dry-run", "--json"),
+        *("--to", "--out", "--decided", "--merge", "--replace", "--remove-underscore", "--links", "--dry-run"),
+        "--json",
     },
     "push": set(),
     "push hydrus": {

@@ -347,3 +347,13 @@ def wait_for(happens: Callable[[], bool]) -> None:
     while not happens():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+def test_a_watch_misses_nothing_that_happens_during_its_first_look(record: Record, art: Path) -> None:
+    pytest.importorskip("watchfiles")
+    looks = watch(record, [art], settled=0.1, events=True)
+    assert counts(next(looks)) == {"added": 3}
+    draw(art / "meanwhile.png", 90)
+    time.sleep(0.5)
+    assert counts(next(looks)) == {"added": 1}
+    looks.close()

@@ -201,6 +201,12 @@ def export(
     remove_underscore: Annotated[
         bool, typer.Option("--remove-underscore", help="Spaces for underscores, except in faces such as ^_^.")
     ] = False,
+    links: Annotated[
+        Path | None,
+        typer.Option(
+            help="With posts: a folder for links to the pictures, named as efuda prepare --images finds them."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -210,6 +216,7 @@ def export(
     or --replace is given.
     """
     from efuda.collection import Collection
+    from efuda.collection.exporting import link_pictures
 
     if to not in (*_BESIDE, *_ONE_FILE, *_LINES):
         raise UsageError(f"--to {to} is not known; choose one of {', '.join((*_BESIDE, *_ONE_FILE, *_LINES))}.")
@@ -217,12 +224,15 @@ def export(
         raise UsageError("--merge and --replace do not go together: add to what is there, or write it anew.")
     if json and out is None and to in ("jsonl", "csv", *_LINES):
         raise UsageError(f"--json and --to {to} would both print to standard output: name a file with --out.")
+    if links is not None and to != "posts":
+        raise UsageError("--links goes with --to posts.")
     if to == "record" and (query or decided):
         raise UsageError("--to record is of everything; a query and --decided go with the others.")
     with Collection.open(collection) as opened:
         pictures = [] if to == "record" else [int(number) for number in opened.ids(query)]
         if to in _LINES:
-            return _export_lines(opened, pictures, to, out, decided, replace, dry_run, json)
+            _export_lines(opened, pictures, to, out, decided, replace, dry_run, json)
+            return None if links is None or dry_run else link_pictures(opened.record, pictures, links)
         existing = "merge" if merge else "replace" if replace else "skip"
         _export_tags(opened, pictures, to, out, existing, decided, remove_underscore, dry_run, json)
     return None

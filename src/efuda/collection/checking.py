@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 import apsw
 import numpy as np
+from numpy.typing import NDArray
 
 from efuda.collection.adding import is_gone, real_path
 from efuda.collection.migrations import MIGRATIONS
@@ -23,6 +25,7 @@ from efuda.progress import Progress, silent
 
 __all__ = ["check"]
 
+_BLOBS_AT_ONCE: Final = 2_000
 _SHOWN: Final = 3  # examples in a sentence
 _COLUMNS: Final = ("removed", "parent", "source", "date")
 _RESTORE: Final = "Restore a backup: efuda collection restore."
@@ -127,18 +130,26 @@ def _taggings(db: apsw.Connection) -> Iterator[str]:
     known = np.array([tag for (tag,) in rows(db, "SELECT id FROM tags")], dtype=np.int64)
     is_tag = np.zeros(int(known.max(initial=0)) + 1, dtype=np.bool_)
     is_tag[known] = True
-    bad = []
-    for picture, blob in db.execute("SELECT picture, scores FROM taggings"):
-        if len(blob) % 4:
-            bad.append((picture,))
-            continue
-        tags, _, _ = unpacked_scores(blob)
-        if len(tags) and (tags[-1] >= len(is_tag) or not is_tag[tags].all() or (np.diff(tags) <= 0).any()):
-            bad.append((picture,))
+    bad: list[tuple[int]] = []
+    read = iter(db.execute("SELECT picture, scores FROM taggings"))
+    while some := list(islice(read, _BLOBS_AT_ONCE)):
+        if not _are_scores(b"".join(blob for _, blob in some), [len(blob) for _, blob in some], is_tag):
+            bad += [(picture,) for picture, blob in some if not _are_scores(blob, [len(blob)], is_tag)]
     if bad:
         yield f"Scores make no sense, at {_pictures(bad)}. Tag them again: efuda collection add."
     if found := rows(db, _TAGGINGS_OF_PERSONS):
         yield f"Taggings are of persons, at {_pictures(found)}. {_RESTORE}"
+
+
+def _are_scores(blobs: bytes, lengths: list[int], is_tag: NDArray[np.bool_]) -> bool:
+    """Whether all of them are, one behind the other."""
+    if any(length % 4 for length in lengths):
+        return False
+    tags, _, _ = unpacked_scores(blobs)
+    ends = np.cumsum(lengths) // 4
+    rises = np.diff(tags) > 0
+    rises[ends[(ends > 0) & (ends < len(tags))] - 1] = True  # from one to the next it need not
+    return len(tags) == 0 or bool(tags.max() < len(is_tag) and is_tag[tags].all() and rises.all())
 
 
 def _embeddings(db: apsw.Connection) -> Iterator[str]:
@@ -213,8 +224,12 @@ last AS (
 """
 _WORDS_UNLIKE_LOG: Final = f"""
 WITH {_LAST.format(what="word")}
-SELECT DISTINCT coalesce(words.picture, last.picture) FROM words FULL JOIN last USING (picture, tag)
-WHERE words.verdict IS NOT last.after
+SELECT picture FROM words WHERE verdict IS NOT (
+    SELECT after FROM changes WHERE changes.picture = words.picture AND what = 'word' AND changes.tag = words.tag
+    ORDER BY +operation DESC, +n DESC LIMIT 1)
+UNION
+SELECT picture FROM last WHERE after IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM words WHERE words.picture = last.picture AND words.tag = last.tag)
 """
 _WORDS_OF_OTHERS: Final = """
 SELECT DISTINCT picture FROM words WHERE NOT EXISTS (

@@ -24,11 +24,12 @@ from efuda.collection.adding import real_path
 from efuda.collection.pictures import Picture, TagOn, pictures_of
 from efuda.collection.record import Record, rows
 from efuda.collection.taggings import unpacked_scores
+from efuda.files import make_folder
 from efuda.tagging import Chosen
 from efuda.tagging.wording import spelled
 from efuda.vocabulary import Category
 
-__all__ = ["chosen_of", "decided", "posts_of", "read_pictures", "record_lines"]
+__all__ = ["chosen_of", "decided", "link_pictures", "posts_of", "read_pictures", "record_lines"]
 
 _AT_ONCE: Final = 256
 
@@ -98,6 +99,22 @@ def posts_of(record: Record, pictures: Iterable[int], *, models: bool = False) -
     while some := list(islice(todo, _AT_ONCE)):
         for picture, _ in read_pictures(record, some):
             yield _post(picture, models)
+
+
+def link_pictures(record: Record, pictures: Iterable[int], folder: Path) -> None:
+    """Make links to the pictures' files, named by their numbers, as `efuda prepare --images` finds them.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    make_folder(folder)
+    todo = iter(pictures)
+    while some := list(islice(todo, _AT_ONCE)):
+        for picture, _ in read_pictures(record, some):
+            if picture.missing is None:
+                place = folder / f"{picture.id}.{picture.filetype}"
+                place.unlink(missing_ok=True)
+                place.symlink_to(picture.path)
 
 
 def record_lines(record: Record) -> Iterator[dict[str, Any]]:

@@ -15,13 +15,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from efuda.collection.record import Record
-from efuda.collection.scanning import Scanned, folders_of, scan, scan_files
+from efuda.collection.scanning import Scanned, folders_of, remember_folders, scan, scan_files
 from efuda.images import SUFFIXES
 from efuda.images import watch as look_again_and_again
 from efuda.progress import Progress, silent
@@ -42,7 +42,7 @@ def watch(
     events: bool | None = None,
     stop: threading.Event | None = None,
     progress: Progress = silent,
-) -> Iterator[Scanned]:
+) -> Generator[Scanned, None, None]:
     """Look through the folders, and then go on for ever.
 
     Args:
@@ -58,11 +58,13 @@ def watch(
     """
     stop = stop or threading.Event()
     ask = importlib.util.find_spec("watchfiles") is not None if events is None else events
-    yield scan(record, folders, progress=progress)
+    remember_folders(record, [folder for folder in folders if folder.is_dir()])
     roots = [str(folder) for folder in folders or [one.path for one in folders_of(record)] if folder.is_dir()]
     changes = _told(roots, settled, stop) if ask and roots else _seen(roots, settled, stop)
-    last = time.monotonic()
     with closing(changes):
+        next(changes, None)  # from now on it listens: what happens during the first look is not missed
+        yield scan(record, folders, progress=progress)
+        last = time.monotonic()
         for paths in changes:
             if paths and _noteworthy(done := scan_files(record, paths)):
                 yield done
