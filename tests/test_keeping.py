@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -202,37 +203,38 @@ def test_keys_and_addresses(
     assert done.code == code and words in done.err and "secret" not in done.err
 
 
-def test_a_watch_ends_with_ctrl_c(art: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "efuda", "collection", "watch", str(art), "--every", "1"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as job:
+@contextmanager
+def watching(*arguments: object) -> Iterator[Callable[[str], None]]:
+    """A watch in a process of its own, which is interrupted at the end; waits for a line with these words."""
+    command = [sys.executable, "-m", "efuda", "collection", "watch", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        giving_up = threading.Timer(60, job.kill)
+        giving_up.start()
         assert job.stderr is not None
-        while "3 unchanged" not in job.stderr.readline():
-            pass
-        Image.new("RGB", (8, 6), (99, 0, 0)).save(tmp_path / "pictures" / "new.png")
-        while "1 new" not in job.stderr.readline():
-            pass
-        job.send_signal(signal.SIGINT)
-        end = time.monotonic() + 10
-        assert "Stopped" in job.stderr.read()
-        assert time.monotonic() < end
+        lines = iter(job.stderr)
+        try:
+            yield lambda words: next(line for line in lines if words in line) and None
+            job.send_signal(signal.SIGINT)
+            assert "Stopped: what was finished is kept" in "".join(lines)
+        finally:
+            job.kill()
+            giving_up.cancel()
     assert job.returncode == 130
+
+
+def test_a_watch_ends_with_ctrl_c(art: Path, tmp_path: Path) -> None:
+    with watching(art, "--every", "1") as until:
+        until("3 unchanged")
+        Image.new("RGB", (8, 6), (99, 0, 0)).save(tmp_path / "pictures" / "new.png")
+        until("1 new")
 
 
 def test_a_watch_tags_what_is_new(art: Path, tmp_path: Path) -> None:
     constant_tagger(tmp_path / "model", {"1girl": 0.9})
-    command = [sys.executable, "-m", "efuda", "collection", "watch", str(art), "--model", str(tmp_path / "model")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
-        assert job.stderr is not None
-        while "3 pictures tagged." not in job.stderr.readline():
-            pass
+    with watching(art, "--model", tmp_path / "model") as until:
+        until("3 pictures tagged.")
         Image.new("RGB", (8, 6), (99, 0, 0)).save(tmp_path / "pictures" / "new.png")
-        while "1 picture tagged." not in job.stderr.readline():
-            pass
-        job.send_signal(signal.SIGINT)
-        job.stderr.read()
-    assert job.returncode == 130
+        until("1 picture tagged.")
     assert tags_of(art, 4) == ["1girl"]
 
 
