@@ -180,8 +180,11 @@ def _tag(tagger: Tagger, folder: Path, progress: Progress) -> None:
 def _search(tagger: Tagger, folder: Path, path: Path) -> dict[str, Found]:
     pictures: list[Path] = list(find_pictures([folder]))
     with Collection.open(path, create=True) as collection:
-        results: Iterator[Tagged | Failed] = tag(tagger, collection.untagged(pictures, tagger.identity))
+        collection.remember([folder])
+        todo = collection.untagged(pictures, tagger.identity)
+        results: Iterator[Tagged | Failed] = tag(tagger, todo, embeddings=True)
         collection.add(results, tagger)
+        collection.make_previews()
         return {query: collection.search(query, limit=3) for query in QUERIES}
 
 
@@ -226,6 +229,8 @@ def _summary(demo: Demo) -> Iterator[str]:
     yield "\nSearch the pictures that were just tagged"
     for query, found in demo.found.items():
         yield f"  efuda search {demo.out / 'collection.db'} {query!r:<44} → {found.total} pictures"
+    yield "\nSee them in a browser, with similar pictures, corrections and undo"
+    yield f"  efuda serve {demo.out / 'collection.db'} --model {demo.out / 'model'}"
     yield f"\nSeconds: {', '.join(f'{name} {value:.0f}' for name, value in demo.seconds.items())}"
     yield f"Report:  {demo.out / 'report.html'}"
 
