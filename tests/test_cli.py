@@ -81,7 +81,8 @@ FLAGS: dict[str, set[str]] = {
         *("--url", "--service", "--key-file", "--certificate", "--models", "--again", "--dry-run", "--json"),
     },
     "push szurubooru": {"--url", "--key-file", "--certificate", "--models", "--again", "--dry-run", "--json"},
-    "search": {"--limit", "--offset", "--paths", "--json"},
+    "search": {"--limit", "--offset", "--paths", "--paths0", "-0", "--ids", "--count", "--facets", "--json"},
+    "complete": {"--at", "--limit", "--json"},
     "serve": {
         *("--model", "-m", "--host", "--port", "--name", "--password-file", "--token-file", "--set-password"),
         *("--read-only", "--workers"),
@@ -427,7 +428,7 @@ def test_a_collection_uses_the_scores_that_tag_kept_and_takes_files_only(
     named = efuda("collection", "add", tmp_path / "art.efuda", pictures / "comic.cbz", "--model", model.root, "--json")
     assert (named.code, named.data["found"], len(named.data["failed"])) == (1, 0, 1)
     found = efuda("search", tmp_path / "art.efuda", "", "--json").data["pictures"]
-    said = {Path(one["path"]).name: set(one["tags"]) for one in found}
+    said = {Path(one["path"]).name: {tag["name"] for tag in one["tags"]} for one in found}
     assert said == {Path(one["path"]).name: set(one["tags"]) for one in map(json.loads, tagged.out.splitlines())}
 
 
@@ -497,13 +498,47 @@ def test_search(efuda: Efuda, collection: Path) -> None:
     done = efuda("search", collection, "red_background", "--json", "--limit", 3)
     assert done.code == 0
     assert done.data["total"] > 10 and len(done.data["pictures"]) == 3
-    assert all("red_background" in one["tags"] for one in done.data["pictures"])
+    tags = [{tag["name"]: tag for tag in one["tags"]} for one in done.data["pictures"]]
+    assert all(one["red_background"]["by"] == "model" for one in tags)
     paths = efuda("search", collection, "red_background", "--paths", "--limit", 3)
     assert paths.out.splitlines() == [one["path"] for one in done.data["pictures"]]
     later = efuda("search", collection, "red_background", "--paths", "--limit", 1, "--offset", 2)
     assert later.out.splitlines() == paths.out.splitlines()[2:]
     text = efuda("search", collection, "red_background blue_background")
     assert text.code == 0 and text.out.splitlines()[0] == "0 pictures"
+
+
+def test_a_search_tells_a_pipe_what_it_needs(efuda: Efuda, collection: Path) -> None:
+    pictures = efuda("search", collection, "red_background order:id", "--json", "--limit", 1000).data["pictures"]
+    ids = efuda("search", collection, "red_background order:id", "--ids")
+    assert ids.out.split() == [str(one["id"]) for one in pictures]
+    paths = efuda("search", collection, "red_background order:id", "--paths0", "--offset", 2)
+    assert paths.out.split("\0") == [*(one["path"] for one in pictures[2:]), ""]
+    assert efuda("search", collection, "red_background", "--count").out == f"{len(pictures)}\n"
+    assert efuda("search", collection, "red_background blue_background", "--ids").out == ""
+    assert efuda("search", collection, "red_background", "--ids", "--limit", 2, "--json").data["ids"] == [
+        one["id"] for one in pictures[:-3:-1]
+    ]
+    facets = efuda("search", collection, "red_background", "--facets", "--json").data
+    assert facets["tags"][0] == {"name": "red_background", "category": "general", "count": len(pictures)}
+    assert "red_background  general" in efuda("search", collection, "red_background", "--facets").out
+    assert efuda("search", collection, "--count", "-red_background").out != f"{len(pictures)}\n"
+    slip = efuda("search", collection, "hat", "--conut")
+    assert slip.code == 2
+    both = efuda("search", collection, "", "--ids", "--count")
+    assert both.code == 2 and "--ids and --count print different things; choose one." in both.err
+
+
+def test_complete(efuda: Efuda, collection: Path) -> None:
+    done = efuda("complete", collection, "-red_b", "--json").data
+    count = efuda("search", collection, "red_background", "--json").data["total"]
+    assert (done["start"], done["end"]) == (1, 6)
+    best = {"value": "red_background", "label": "red background", "category": "general", "count": count}
+    assert done["suggestions"][0] == {**best, "antecedent": None}
+    within = efuda("complete", collection, "red_b circle", "--at", 4).out.splitlines()
+    both = efuda("search", collection, "red_background circle", "--count").out.strip()
+    assert within[1].split() == ["red_background", "general", both]
+    assert efuda("complete", collection, "red_background ").out == ""
 
 
 def test_search_that_is_not_understood_shows_the_place(efuda: Efuda, collection: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, serve, stages, tagging
+from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, searching, serve, stages, tagging
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
@@ -59,6 +59,7 @@ measuring.register(app)
 tagging.register(app)
 collection.register(app)
 pictures.register(app)
+searching.register(app)
 keeping.register(app)
 pushing.register(app)
 explain.register(app)

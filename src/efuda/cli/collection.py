@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from efuda.collection import Operation, Picture, TagOn
 
-__all__ = ["CollectionPath", "Json", "collection", "register"]
+__all__ = ["CollectionPath", "Json", "collection", "facts_of", "register"]
 
 collection = typer.Typer(no_args_is_help=True, help="Keep pictures and their tags in one searchable file.")
 
@@ -72,7 +72,7 @@ def show(
 
     with Collection.open(collection) as opened:
         found = opened.picture(picture)
-    output.result(_facts(found), as_json=json, text="\n".join(_described(found)))
+    output.result(facts_of(found), as_json=json, text="\n".join(_described(found)))
 
 
 def edit(
@@ -252,7 +252,8 @@ def _tell(done: Operation, path: Path, dry_run: bool, json: bool) -> None:
     output.result(asdict(done) | {"dry_run": dry_run}, as_json=json, text=text)
 
 
-def _facts(picture: Picture) -> Mapping[str, Any]:
+def facts_of(picture: Picture) -> Mapping[str, Any]:
+    """All that is known of a picture, as data."""
     facts = asdict(picture) | {"path": str(picture.path)}
     for tags in (*facts["tags"], *facts["refused"]):
         tags["category"] = tags["category"].label

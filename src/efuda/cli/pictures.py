@@ -1,11 +1,11 @@
-"""Pictures into a collection by a model, and out of it by a search."""
+"""Pictures into a collection, by a model."""
 
 from __future__ import annotations
 
 import os
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -43,7 +43,6 @@ Threshold = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands; after those of `cli.collection`."""
     collection.command(rich_help_panel="Fill")(add)
-    app.command()(search)
 
 
 def add(
@@ -123,44 +122,3 @@ def _files(paths: list[str], failed: list[Failed]) -> list[Path]:
         else:
             output.say(f"left out {archive}: {reason}")
     return files
-
-
-def search(
-    collection: CollectionPath,
-    query: Annotated[str, typer.Argument(help='For example "glasses -hat"; see docs/query.md.', show_default=False)],
-    limit: Annotated[int, typer.Option(min=0, help="How many pictures to list.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Skip so many first.")] = 0,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
-    json: Json = False,
-) -> None:
-    """Find pictures by their tags, as on Danbooru: a space for AND, or, -, ~, parentheses, wildcards, ranges."""
-    from efuda.collection import Collection
-
-    with Collection.open(collection) as opened:
-        found = opened.search(query, limit=limit, offset=offset)
-    if json:
-        output.result(
-            {"query": query, "total": found.total, "pictures": [_picture(one) for one in found.pictures]},
-            as_json=True,
-            text="",
-        )
-    elif paths:
-        for picture in found.pictures:
-            print(picture.path)
-    else:
-        print(number_of(found.total, "picture"))
-        for picture in found.pictures:
-            names = " ".join(tag.name for tag in picture.tags)
-            print(f"{picture.id:>7}  {picture.path}\n         {names}")
-
-
-def _picture(picture: Any) -> dict[str, Any]:
-    return {
-        "id": picture.id,
-        "path": str(picture.path),
-        "width": picture.width,
-        "height": picture.height,
-        "tags": {tag.name: tag.score for tag in picture.tags},
-        "rating": picture.ratings,
-        "added": str(picture.added),
-    }

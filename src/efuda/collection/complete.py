@@ -168,7 +168,7 @@ class _Word:
     def _suggestion(self, match: Match, value: str, numbers: dict[int, int]) -> Suggestion:
         name, category = self.index.names[match.tag], self.index.categories[match.tag]
         label = name.replace("_", " ").strip() or name
-        return Suggestion(value, label, category.name.lower(), numbers[match.tag], match.by)
+        return Suggestion(value, label, category.label, numbers[match.tag], match.by)
 
     def _numbers(self, matches: list[Match], context: BitMap | None) -> dict[int, int]:
         """How many pictures each tag would find."""

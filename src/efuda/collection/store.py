@@ -32,7 +32,7 @@ from efuda.collection.exporting import record_lines
 from efuda.collection.history import Operation, history, redo, redoable, undo, undoable
 from efuda.collection.importing import Imported, import_tags
 from efuda.collection.likeness import Likeness
-from efuda.collection.pictures import Picture, TagOn, pictures_of
+from efuda.collection.pictures import Picture, TagOn, path_of, pictures_of
 from efuda.collection.previews import Previewed, Previews
 from efuda.collection.query import parse
 from efuda.collection.record import Record
@@ -166,6 +166,14 @@ class Collection:
     def ids(self, query: str = "") -> NDArray[np.uint32]:
         """The ids of all pictures that match, in order; as many of them as a `limit:` in the query says."""
         return self._engine.current().ids(parse(query))
+
+    def paths(self, query: str = "") -> Iterator[Path]:
+        """Where the pictures that match lie, in order; a picture without any file has no path and is left out."""
+        for number in self.ids(query).tolist():
+            with self.record.read() as db:
+                path = path_of(db, number)
+            if path != Path():
+                yield path
 
     def count(self, query: str = "") -> int:
         """How many pictures match."""
