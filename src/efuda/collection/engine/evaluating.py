@@ -13,12 +13,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
-from rapidfuzz import fuzz, process
 
 from efuda.collection.adding import RATING_PREFIX
 from efuda.collection.conditions import (
@@ -39,14 +38,13 @@ from efuda.collection.conditions import (
 from efuda.collection.engine.bitmaps import NOTHING, bitmap_of, numbers_of, union_of
 from efuda.collection.engine.saying import known_sources, said_by
 from efuda.collection.engine.version import Version
-from efuda.collection.metatags import FILETYPES, METATAGS
+from efuda.collection.meant import unknown_picture, unknown_source, unknown_tag
+from efuda.collection.metatags import FILETYPES
 from efuda.collection.query import All, And, Metatag, Node, Not, Or, Query, Tag, Wildcard
 from efuda.collection.record import rows
 from efuda.errors import CollectionError, QueryError
 
 __all__ = ["Evaluation"]
-
-_NEAR: Final = 60  # names at least this similar, of 100, are suggested
 
 
 class Evaluation:
@@ -113,9 +111,9 @@ class Evaluation:
             case SourceText(start):
                 return self._from(start)
             case Family(picture):
-                return version.where("parent", lambda parents: parents == picture) | self._one(picture)
+                return version.where("parent", lambda parents: parents == picture) | self._one(picture, at)
             case Parents(picture):
-                return self._parents(picture)
+                return bitmap_of(version.values("parent", numbers_of(self._one(picture, at))))
             case State(name):
                 return self._in_state(name)
             case Score():
@@ -151,12 +149,10 @@ class Evaluation:
             return self.universe - self.version.saying("source", lambda texts: texts.ids)
         return self.version.saying("source", lambda texts: texts.beginning(text))
 
-    def _one(self, picture: int) -> BitMap:
-        return BitMap([picture]) if picture < 1 << 32 else NOTHING
-
-    def _parents(self, picture: int) -> BitMap:
-        ids = numbers_of(self._one(picture) & self.version.everything)
-        return bitmap_of(self.version.values("parent", ids))
+    def _one(self, picture: int, at: int) -> BitMap:
+        if picture >= 1 << 32 or picture not in self.version.everything:
+            raise unknown_picture(picture, text=self.query.text, at=at)
+        return BitMap([picture])
 
     def _in_state(self, name: str) -> BitMap:
         sets = self.version.sets
@@ -196,7 +192,7 @@ class Evaluation:
             tags = self._matching(by.tag, tag_at) if "*" in by.tag else [self._number(by.tag, tag_at)]
         found = said_by(self.version, by.source, tags, by.no)
         if found is None:
-            raise QueryError(_unknown_source(by.source, self.version), self.query.text, at)
+            raise unknown_source(by.source, known_sources(self.version), text=self.query.text, at=at)
         return found
 
     def _like(self, like: Like, at: int) -> BitMap:
@@ -215,7 +211,8 @@ class Evaluation:
     def _number(self, name: str, at: int) -> int:
         number = self.version.tags.number(name)
         if number is None:
-            raise QueryError(_unknown(name, self.version), self.query.text, at)
+            lexicon, counts = self.version.tags.lexicon, self.version.counts
+            raise unknown_tag(name, lexicon, self.version.names, counts, text=self.query.text, at=at)
         return number
 
     def _matching(self, pattern: str, at: int) -> list[int]:
@@ -235,28 +232,3 @@ def _inside(numbers: Numbers) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
         return inside
 
     return holds
-
-
-def _unknown(name: str, version: Version) -> str:
-    """Words for a tag that is not there, with up to three that are: what it begins, then what it resembles."""
-    prefix, colon, _ = name.partition(":")
-    if colon and prefix.isalpha() and len(prefix) > 1:
-        near = _near(prefix, list(METATAGS), 1)
-        hint = f"did you mean {near[0]}:?" if near else f"metatags are {', '.join(f'{one}:' for one in METATAGS)}"
-        return f"there is no metatag {prefix}: and no tag {name}; {hint}"
-    if name == "not":
-        return 'there is no "not"; write -tag'
-    known = [version.names[tag] for tag in version.ranked]
-    begun = [tag for tag in known if tag.startswith(name)] if len(name) > 1 else []
-    near = list(dict.fromkeys([*begun[:2], *_near(name, known, 3)]))[:3]
-    return f"no picture has the tag {name}" + (f"; did you mean {' or '.join(near)}?" if near else "")
-
-
-def _unknown_source(name: str, version: Version) -> str:
-    known = known_sources(version)
-    near = _near(name, known, 2) or known[:5]
-    return f"nobody called {name} has said anything; did you mean {' or '.join(near)}?"
-
-
-def _near(name: str, known: list[str], limit: int) -> list[str]:
-    return [found for found, _, _ in process.extract(name, known, scorer=fuzz.ratio, limit=limit, score_cutoff=_NEAR)]
