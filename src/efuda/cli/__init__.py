@@ -17,7 +17,19 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from efuda.cli import about, collection, explain, keeping, measuring, pictures, pushing, searching, serve, stages, tagging
+from efuda.cli import (
+    about,
+    collection,
+    explain,
+    keeping,
+    measuring,
+    pictures,
+    pushing,
+    searching,
+    serve,
+    stages,
+    tagging,
+)
 from efuda.cli.console import output
 from efuda.errors import EfudaError, Stopped
 
