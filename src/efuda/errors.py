@@ -88,10 +88,10 @@ class CollectionError(InputError):
 
 
 class QueryError(InputError):
-    """A search that cannot be understood, with the place where understanding ended, and words to write there."""
+    """A search that cannot be understood, with the place where understanding ended."""
 
-    def __init__(self, message: str, query: str, position: int, *, suggestions: tuple[str, ...] = ()) -> None:
-        self.message, self.query, self.position, self.suggestions = message, query, position, suggestions
+    def __init__(self, message: str, query: str, position: int) -> None:
+        self.message, self.query, self.position = message, query, position
         super().__init__(f"{message}\n  {query}\n  {' ' * position}^")
 
     @property

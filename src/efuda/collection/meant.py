@@ -67,4 +67,4 @@ def _near(name: str, known: list[str], limit: int) -> list[str]:
 def _meant(what: str, words: list[str], text: str, at: int) -> QueryError:
     some = words[:_SUGGESTED]
     hint = f"; did you mean {' or '.join(some)}?" if some else ""
-    return QueryError(what + hint, text, at, suggestions=tuple(some))
+    return QueryError(what + hint, text, at)
