@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from collection_world import make_file, make_tagger, tagged
+from pyroaring import BitMap
 
 from efuda.collection import Collection
 from efuda.collection.engine import Engine, Index
+from efuda.collection.engine.bitmaps import bitmap_of_flags
 from efuda.collection.engine.grouped import Grouped
 from efuda.collection.engine.segments import COLUMNS
 from efuda.collection.engine.snapshot import read_snapshot, snapshot_path, write_snapshot
@@ -525,6 +527,14 @@ def test_a_snapshot_is_written_when_much_has_changed(tmp_path: Path, monkeypatch
 
 
 # Parts
+
+
+@pytest.mark.parametrize("first", [0, 1, 65_535, 65_536, 70_000])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 1.0])
+def test_flags_make_the_bitmap_of_their_numbers(first: int, share: float) -> None:
+    flags = np.random.default_rng(0).random(200_000) < share
+    expected = BitMap(np.flatnonzero(flags) + first)
+    assert bitmap_of_flags(flags, first) == expected
 
 
 def test_grouped_lists() -> None:

@@ -17,9 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-__all__ = ["NOTHING", "bitmap_of", "first_by", "groups_of", "is_among", "numbers_of", "sorted_once", "union_of"]
+__all__ = [
+    "NOTHING",
+    "bitmap_of",
+    "bitmap_of_flags",
+    "first_by",
+    "groups_of",
+    "is_among",
+    "numbers_of",
+    "sorted_once",
+    "union_of",
+]
 
 NOTHING: Final = BitMap()
+_CHUNK: Final = 1 << 16
+_LISTED: Final = 4096
+_COOKIE: Final = 12346
 
 
 def bitmap_of(ids: NDArray[Any] | Iterable[int]) -> BitMap:
@@ -32,6 +45,31 @@ def bitmap_of(ids: NDArray[Any] | Iterable[int]) -> BitMap:
 def numbers_of(bitmap: BitMap) -> NDArray[np.uint32]:
     """The numbers of a set, ascending."""
     return np.frombuffer(bitmap.to_array(), dtype=np.uint32)
+
+
+def bitmap_of_flags(flags: NDArray[np.bool_], first: int) -> BitMap:
+    """The set of those numbers, counted from `first`, whose flag is set.
+
+    It writes roaring's own format (github.com/RoaringBitmap/RoaringFormatSpec), blocks of 65,536 numbers as bits or, up
+    to 4,096 of them, as a list: ten times as fast for a million flags as by way of their numbers.
+    """
+    start = first % _CHUNK
+    size = -(-(start + len(flags)) // _CHUNK) * _CHUNK
+    padded = np.zeros(size, dtype=bool)
+    padded[start : start + len(flags)] = flags
+    blocks = padded.reshape(-1, _CHUNK)
+    counts = np.count_nonzero(blocks, axis=1)
+    used = np.flatnonzero(counts)
+    contents = [
+        np.packbits(blocks[one], bitorder="little").tobytes()
+        if counts[one] > _LISTED
+        else np.flatnonzero(blocks[one]).astype("<u2").tobytes()
+        for one in used.tolist()
+    ]
+    keys = np.stack([used + first // _CHUNK, counts[used] - 1], axis=1).astype("<u2")
+    offsets = 8 + 8 * len(used) + np.cumsum([0, *map(len, contents)])[:-1]
+    head = np.array([_COOKIE, len(used)], dtype="<u4").tobytes() + keys.tobytes() + offsets.astype("<u4").tobytes()
+    return BitMap.deserialize(head + b"".join(contents))
 
 
 def union_of(bitmaps: Sequence[BitMap]) -> BitMap:

@@ -65,7 +65,7 @@ def facets_of(version: Version, found: BitMap, limit: int) -> Facets:
 
 def _counted(version: Version, found: BitMap) -> NDArray[np.int64]:
     """How many have each tag, by number."""
-    return np.bincount(version.carried(found)[1], minlength=len(version.names))
+    return np.bincount(version.tags_of(found), minlength=len(version.names))
 
 
 def _intersected(version: Version, found: BitMap, limit: int) -> NDArray[np.int64]:

@@ -112,6 +112,8 @@ class _Reader:
         *numbers, filetypes = zip(*self._fetch(_PICTURES), strict=True)
         columns = {name: np.array(values, dtype=np.int64) for name, values in zip(names, numbers, strict=True)}
         kinds = {name: place for place, name in enumerate(FILETYPES)}
+        width, height = columns["width"], columns["height"]
+        columns["ratio"] = (200 * width + height) // np.maximum(2 * height, 1)  # half up
         columns["filetype"] = np.array([kinds.get(name, len(FILETYPES)) for name in filetypes])
         for picture, at in self._fetch(_EDITED):
             self._moved(columns["changed"], np.array([picture]), np.array([at]))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from efuda.collection.engine.bitmaps import bitmap_of
+from efuda.collection.engine.bitmaps import bitmap_of, bitmap_of_flags
 from efuda.collection.engine.grouped import Grouped
 from efuda.collection.engine.texts import Texts
 from efuda.collection.record import Record, rows
@@ -33,6 +33,7 @@ PRESENT: Final = np.uint16(256)  # in a mark: the model says that the tag is pre
 COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "width": np.dtype("<i4"),
     "height": np.dtype("<i4"),
+    "ratio": np.dtype("<i4"),  # hundredths
     "filesize": np.dtype("<i8"),
     "filetype": np.dtype("<u1"),
     "duration": np.dtype("<i4"),
@@ -92,19 +93,34 @@ class Segment:
         return table
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column, also those worked out from others."""
+        """A column, also those that are not kept."""
         if name == "id":
             return self.ids
-        if name in self.columns:
-            return self.columns[name]
-        return _worked_out(name, self.columns["width"], self.columns["height"])
+        if name == "mpixels":
+            return _product(self.columns["width"], self.columns["height"])
+        return self.columns[name]
 
     def values(self, name: str, ids: NDArray[Any]) -> NDArray[np.int64]:
         """A column of these pictures; anything for an id that is not here."""
         places = self.places(ids)
-        if name == "id" or name in self.columns:
-            return self.column(name)[places].astype(np.int64)
-        return _worked_out(name, self.columns["width"][places], self.columns["height"][places])
+        if name == "mpixels":
+            return _product(self.columns["width"][places], self.columns["height"][places])
+        return self.column(name)[places].astype(np.int64)
+
+    def where(self, holds: NDArray[np.bool_]) -> BitMap:
+        """The pictures for which something holds."""
+        first, last = int(self.ids[0]), int(self.ids[-1])
+        if last - first + 1 == len(self):
+            return bitmap_of_flags(holds, first)
+        if self._table is None:
+            return bitmap_of(self.ids[holds])
+        flags = np.zeros(len(self._table), dtype=bool)
+        flags[self.ids - self.ids[0]] = holds
+        return bitmap_of_flags(flags, first)
+
+    def tags_of(self, ids: NDArray[np.uint32]) -> NDArray[Any]:
+        """The tags that these pictures carry, one after another."""
+        return self.tags.values[0][self.tags.places(self.places(ids))[0]]
 
     def carried(self, ids: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         """A picture and a tag for every tag that these pictures carry."""
@@ -174,10 +190,9 @@ class Segment:
         )
 
 
-def _worked_out(name: str, width: NDArray[Any], height: NDArray[Any]) -> NDArray[np.int64]:
-    assert name in ("mpixels", "ratio")
-    wide, high = width.astype(np.int64), height.astype(np.int64)
-    return wide * high if name == "mpixels" else (200 * wide + high) // np.maximum(2 * high, 1)  # hundredths, half up
+def _product(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64]:
+    product: NDArray[np.int64] = one.astype(np.int64) * other
+    return product
 
 
 def _later(segments: Sequence[Segment]) -> list[BitMap]:

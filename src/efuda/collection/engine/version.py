@@ -139,7 +139,7 @@ class Version:
             return bitmap_of(ids[holds(numbers)]) | rest
         parts = []
         for segment, live in self.layers:
-            here = bitmap_of(segment.ids[holds(segment.column(name))])
+            here = segment.where(holds(segment.column(name)))
             parts.append(here if live is segment.every else here & live)
         return union_of(parts)
 
@@ -179,6 +179,11 @@ class Version:
         for segment, live in self.layers:
             parts.append(bitmap_of(find(segment.texts(kind, self.record))) & live)
         return union_of(parts)
+
+    def tags_of(self, here: BitMap) -> NDArray[Any]:
+        """The tags that these pictures carry, one after another."""
+        parts = [segment.tags_of(numbers_of(here & live)) for segment, live in self.layers]
+        return np.concatenate([np.zeros(0, dtype=np.uint16), *parts])
 
     def carried(self, here: BitMap) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         """A picture and a tag for every tag that these pictures carry."""
