@@ -487,7 +487,9 @@ def test_tags_and_relations_are_taken_in(efuda: Efuda, collection: Path, picture
     shutil.copy(picture, copy)
     copy.with_suffix(".txt").write_text("my tag, a*b")
     nothing = efuda("collection", "import-tags", path, pictures)
-    assert nothing.code == 0 and nothing.out.startswith("0 pictures of 0 changed")
+    assert nothing.code == 0 and nothing.out.startswith(
+        "nothing lies beside the collection's pictures there\nPictures come"
+    )
     (tmp_path / "list.csv").write_text('red_background,0,5,"rb,/rb"\n')
     done = efuda("collection", "relations", path, tmp_path / "list.csv")
     assert done.out == "taken in: new aliases: 2, new implications: 0, changed categories: 0, new tags: 0\n"

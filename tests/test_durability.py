@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from durability_world import FaultyDisk, Life, content
+from test_record import make_version_1
 
 from efuda.collection.checking import check
 from efuda.collection.record import Record
@@ -53,6 +54,7 @@ class Lives:
             self.process.stdin.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not forked there")
 def test_kills_at_fifty_moments_lose_nothing_that_was_said_to_be_done(tmp_path: Path) -> None:
     """Beside the collection whose process is killed lives one that is left in peace; they must be the same."""
     chance, path = random.Random(7), tmp_path / "killed"
@@ -152,6 +154,25 @@ def test_a_disk_that_fails_at_a_write_leaves_nothing_by_half(
             if not failed:
                 break
         assert failures > 2, f"step {step} writes too little; choose another"
+
+
+def test_a_disk_that_fails_while_an_older_file_is_converted(disk: FaultyDisk, tmp_path: Path) -> None:
+    start = tmp_path / "version 1"
+    make_version_1(start)
+    expected, failures = contents(copied(start, tmp_path / "converted")), 0
+    for call in range(0, 1000, 7):
+        path = copied(start, tmp_path / "tried")
+        disk.arm("full disk", call)
+        try:
+            Record.open(path).close()
+        except OutputError as error:
+            failures += 1
+            assert "the disk is full" in str(error)
+        failed = disk.disarm()
+        assert contents(path) == expected
+        if not failed:
+            break
+    assert failures > 2
 
 
 def test_a_disk_that_cannot_be_read_is_named(disk: FaultyDisk, life: Path, tmp_path: Path) -> None:

@@ -204,6 +204,9 @@ def import_tags(
     del facts["failed"]
     text = f"{number_of(done.changed, 'picture')} of {done.found:,} {'would be changed' if dry_run else 'changed'}: "
     text += number_of(done.tags, "tag")
+    if not done.found:
+        text = "nothing lies beside the collection's pictures there"
+        text += f"\nPictures come into it by: efuda collection scan {collection} FOLDER"
     text += f"\nnew to the collection: {_counted(done.new_tags)}" if done.new_tags else ""
     text += f"\ncannot be tags, left out: {_counted(done.left_out)}" if done.left_out else ""
     text += f"\nTake it back: efuda collection undo {collection}" if done.operation else ""

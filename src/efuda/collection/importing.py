@@ -139,7 +139,7 @@ class _Run:
         self.record, self.name, self.dry_run = record, name, dry_run
         self.sum = Imported()
         self._folder = _Folder(None)
-        self._tags: dict[tuple[str, Category], int] = {}  # of one batch: a dry run forgets its numbers
+        self._tags: dict[tuple[str, Category], int] = {}
         self._new: set[str] = set()
         self._posts: dict[int, int] = {}  # number of a post → picture
         self._parents: dict[int, int] = {}  # picture → number of its parent's post
@@ -152,10 +152,12 @@ class _Run:
     def write(self, batch: Sequence[tuple[int, Said]]) -> None:
         """Write what was read, as a whole."""
         self.sum.found += len(batch)
-        self._tags = {}
+        new = len(self._new)
         with self._writing() as (writing, operation, source):
             changed = sum([self._write(writing, operation, source, *one) for one in batch])
             self._end(writing, operation, changed)
+        if writing.discarded and len(self._new) > new:
+            self._tags = {}  # the numbers of new tags went with them
 
     def write_parents(self) -> None:
         """Parents by the numbers that posts had, of those that are here."""
