@@ -124,6 +124,8 @@ def test_aliases_are_followed(collection: Collection) -> None:
     [
         ({"add": ["a,b"]}, '"a,b" cannot be a tag'),
         ({"add": ["order:id"]}, "cannot be a tag"),
+        ({"add": ["\udc8e"]}, "not valid Unicode"),
+        ({"remove": ["帽子"]}, "no tag 帽子"),
         ({"add": ["or"]}, "cannot be a tag"),
         ({"remove": ["hta"]}, "no tag hta"),
         ({"add": ["hat"], "remove": ["hat"]}, "hat is named twice"),
@@ -138,8 +140,11 @@ def test_what_is_refused_changes_nothing(collection: Collection, wish: dict[str,
     revision = collection.revision
     with pytest.raises(CollectionError, match=message):
         collection.edit([1], **wish)  # type: ignore[arg-type]
-    with pytest.raises(CollectionError, match="no picture 9 "):
-        collection.edit([1, 9], add=["hat"])
+    for number in (9, -1, 2**70):
+        with pytest.raises(CollectionError, match=f"no picture {number} "):
+            collection.edit([1, number], add=["hat"])
+        with pytest.raises(CollectionError, match=f"no picture {number} "):
+            collection.picture(number)
     assert collection.revision == revision and tags(collection) == FIRST
 
 
@@ -239,7 +244,11 @@ def test_an_undo_leaves_alone_what_has_moved_on(collection: Collection) -> None:
 def test_what_cannot_be_undone_says_why(collection: Collection) -> None:
     done = collection.edit([1], add=["smile"])
     undone = collection.undo()
-    for operation, message in ((done.id, "undone already"), (undone.id, "is itself an undo"), (99, "no operation 99")):
+    for operation, message in (
+        (done.id, "undone already"),
+        (undone.id, "is itself an undo"),
+        (2**70, "no operation 1180591620717411303424"),
+    ):
         with pytest.raises(CollectionError, match=message):
             collection.undo(operation)
 
@@ -320,3 +329,4 @@ def test_history_goes_backwards_in_pages(collection: Collection) -> None:
     latest: list[Operation] = collection.history(limit=2)
     assert [one.summary for one in latest] == ["added a3 (new: a3)", "added a2 (new: a2)"]
     assert [one.id for one in collection.history(limit=2, before=latest[-1].id)] == [2, 1]
+    assert collection.history(limit=2, before=2**70) == latest

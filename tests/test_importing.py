@@ -157,6 +157,12 @@ def test_files_that_cannot_be_read_do_not_stop_the_rest(collection: Collection, 
     assert imported(collection, 3) == {"solo": Category.GENERAL}
 
 
+def test_half_a_character_is_left_out(collection: Collection, folder: Path) -> None:
+    (folder / "a.jpg.json").write_text('{"tags": "solo a\\ud800b", "source": "x\\ud800"}')
+    assert collection.import_tags().left_out == {"a\ufffdb": 1}
+    assert (imported(collection, 1), collection.picture(1).source) == ({"solo": Category.GENERAL}, "x\ufffd")
+
+
 # Relations
 
 

@@ -18,7 +18,7 @@ from typing import Final
 from efuda.collection.adding import RATING_PREFIX
 from efuda.collection.history import Operation, operation_of
 from efuda.collection.metatags import METATAGS
-from efuda.collection.record import Record, Verdict, Writing, rows
+from efuda.collection.record import LARGEST, Record, Verdict, Writing, rows
 from efuda.errors import CollectionError
 from efuda.vocabulary import RATINGS, Category, is_tag_name
 
@@ -181,7 +181,7 @@ class _Wish:
 def _check_there(writing: Writing, pictures: Sequence[int]) -> None:
     known = "SELECT 1 FROM pictures WHERE id = ?"
     for picture in pictures:
-        if writing.db.execute(known, (picture,)).get is None:
+        if picture > LARGEST or writing.db.execute(known, (picture,)).get is None:
             raise CollectionError(f"There is no picture {picture} in the collection. Search for those that are there.")
 
 

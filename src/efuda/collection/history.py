@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from efuda.collection.record import Record, Writing, rows
+from efuda.collection.record import LARGEST, Record, Writing, rows
 from efuda.collection.taggings import Tagging, restore_tagging, tagging_of
 from efuda.errors import CollectionError
 
@@ -60,7 +60,9 @@ class Operation:
 def history(db: apsw.Connection, *, limit: int = 50, before: int | None = None) -> list[Operation]:
     """The log from its end, or from an operation, which is left out, backwards."""
     found = rows(
-        db, f"{_OPERATION} WHERE operations.id < ? ORDER BY operations.id DESC LIMIT ?", (before or _END, limit)
+        db,
+        f"{_OPERATION} WHERE operations.id < ? ORDER BY operations.id DESC LIMIT ?",
+        (min(before or LARGEST, LARGEST), limit),
     )
     return [_operation(db, row) for row in found]
 
@@ -71,7 +73,7 @@ def operation_of(db: apsw.Connection, number: int) -> Operation:
     Raises:
         CollectionError: there is none of this number.
     """
-    found = rows(db, f"{_OPERATION} WHERE operations.id = ?", (number,))
+    found = rows(db, f"{_OPERATION} WHERE operations.id = ?", (number,)) if number <= LARGEST else []
     if not found:
         raise CollectionError(f"There is no operation {number}. See those there are with: efuda collection history")
     return _operation(db, found[0])
@@ -148,7 +150,7 @@ def _changes(db: apsw.Connection, operation: int) -> Iterator[_Change]:
     """What an operation did, the last first."""
     statement = "SELECT n, picture, what, tag, before, after FROM changes WHERE operation = ? AND n < ? "
     statement += "ORDER BY n DESC LIMIT ?"
-    last = _END
+    last = LARGEST
     while found := rows(db, statement, (operation, last, _AT_ONCE)):
         for row in found:
             yield _Change(*row)
@@ -225,7 +227,6 @@ def _counts(db: apsw.Connection, operation: int, kind: str) -> tuple[int, int]:
     return int(changed), int(skipped)
 
 
-_END: Final = 1 << 62
 _UNDONE: Final = """
 EXISTS (SELECT 1 FROM operations AS undo WHERE undo.undoes = operations.id
  AND NOT EXISTS (SELECT 1 FROM operations AS redo WHERE redo.undoes = undo.id))

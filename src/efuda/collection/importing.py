@@ -65,7 +65,7 @@ class Said:
     def add(self, tags: Iterable[tuple[str, Category]]) -> None:
         """More tags; one that is known with a category keeps it."""
         for text, category in tags:
-            name = text.lower()
+            name = _whole(text).lower()
             if name.startswith(RATING_PREFIX):
                 self.rate(name.removeprefix(RATING_PREFIX))
             elif self.tags.get(name, Category.GENERAL) is Category.GENERAL:
@@ -314,7 +314,7 @@ def _read_post(data: bytes, said: Said) -> None:
     said.add(tags)
     said.rate(post.get("rating"))
     source = post.get("source") or next(iter(_words(post.get("sources"))), "")
-    said.source = source.strip() if isinstance(source, str) else ""
+    said.source = _whole(source).strip() if isinstance(source, str) else ""
     said.date = _date(post.get("created_at") or post.get("date"))
     said.number, said.parent = _number(post.get("id")), _number(post.get("parent_id"))
 
@@ -342,6 +342,11 @@ def _words(value: object) -> list[str]:
     if isinstance(value, str):
         return value.split()
     return [word for word in value if isinstance(word, str) and word] if isinstance(value, list) else []
+
+
+def _whole(text: str) -> str:
+    """JSON may name half a character, which no file can hold."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _date(value: object) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import apsw
 
 from efuda.collection.adding import RATING_PREFIX, real_path
-from efuda.collection.record import rows
+from efuda.collection.record import LARGEST, rows
 from efuda.collection.taggings import unpacked_scores
 from efuda.errors import CollectionError
 from efuda.vocabulary import Category
@@ -117,7 +117,7 @@ def path_of(db: apsw.Connection, number: int) -> Path:
 
 
 def _picture(db: apsw.Connection, number: int) -> Picture:
-    row = db.execute(_PICTURE, (number,)).fetchone()
+    row = db.execute(_PICTURE, (number,)).fetchone() if number <= LARGEST else None
     if row is None:
         raise CollectionError(f"There is no picture {number} in the collection. Search for those that are there.")
     width, height, size, filetype, md5, sha256, added, date, removed, source, parent = row

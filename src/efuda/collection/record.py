@@ -27,7 +27,9 @@ from efuda.collection.schema import open_database, speaking, transaction
 from efuda.errors import CollectionError
 from efuda.vocabulary import Category
 
-__all__ = ["Record", "Verdict", "Writing", "now", "number", "rows"]
+__all__ = ["LARGEST", "Record", "Verdict", "Writing", "now", "number", "rows"]
+
+LARGEST: Final = 2**63 - 1  # number that SQLite holds
 
 Verdict = Literal[-1, 1] | None
 Kind = Literal["person", "model", "import"]

@@ -129,5 +129,5 @@ def _in_words(path: Path, error: Exception) -> EfudaError:
         case apsw.IOError():
             return OutputError(f"{path} cannot be read or written ({error}). Check the disk.")
         case UnicodeEncodeError():
-            return CollectionError(f"{path} is not valid UTF-8. Choose a plainer name for the collection.")
+            return CollectionError(f"{path}: a name that is not valid Unicode cannot be kept. Choose a plainer one.")
     raise error  # our own fault: a wrong statement, say
