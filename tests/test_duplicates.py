@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from collection_world import make_tagger, tagged
+from conftest import Efuda
 from PIL import Image
 from test_previews import scene
 
@@ -270,3 +271,36 @@ def test_what_cannot_be_merged(collection: Collection, add: Add) -> None:
     collection.merge(keep, [drop])
     with pytest.raises(CollectionError, match="was removed"):
         collection.merge(drop, [keep])
+
+
+# From the command line
+
+
+def test_listing_and_merging_from_the_command_line(collection: Collection, add: Add, efuda: Efuda) -> None:
+    first, second = add("a.png", scene(), hat=0.9), add("b.bmp", scene(), hat=0.9)
+    third = add("c.png", scene(eye="red"), hat=0.9, smile=0.9)
+    done = efuda("collection", "duplicates", collection.path)
+    assert done.out.splitlines()[:2] == ["1 group", "duplicates, 1 tag in common"]
+    assert f"merge {collection.path} {second} {first}" in done.err
+    (group,) = efuda("collection", "duplicates", collection.path, "--near", "--json").data["groups"]
+    assert (group["verdict"], group["shared_tags"]) == ("variant", 1)
+    assert {one["id"]: one["only_tags"] for one in group["pictures"]} == {first: [], second: [], third: ["smile"]}
+    merged = efuda("collection", "merge", collection.path, second, first)
+    assert (merged.code, merged.out.splitlines()[0]) == (0, f"Merged 1 picture into {second}.")
+    assert efuda("collection", "duplicates", collection.path).out == "0 groups\n"
+    assert efuda("collection", "undo", collection.path).code == 0
+    assert efuda("collection", "duplicates", collection.path, "--json").data["total"] == 1
+    refused = efuda("collection", "merge", collection.path, first, 99)
+    assert (refused.code, refused.err.count("\n")) == (3, 1)
+
+
+def test_similar_from_the_command_line(collection: Collection, add: Add, efuda: Efuda, tmp_path: Path) -> None:
+    numbers = [add("a.png", scene(), hat=0.9), add("b.png", other(), smile=0.9), add("c.bmp", scene(), hat=0.8)]
+    listed = efuda("collection", "similar", collection.path, numbers[0], "--paths").out.splitlines()
+    assert listed == [str(tmp_path / "in" / name) for name in ("c.bmp", "b.png")]
+    found = efuda("collection", "similar", collection.path, numbers[0], "--among", "smile", "--json").data["pictures"]
+    assert [one["id"] for one in found] == [numbers[1]]
+    searched = efuda("search", collection.path, f"like:{numbers[0]},1", "--json").data
+    assert [one["id"] for one in searched["pictures"]] == [numbers[2]]
+    with_one = efuda("search", collection.path, "duplicates:1", "--json").data
+    assert sorted(one["id"] for one in with_one["pictures"]) == [numbers[0], numbers[2]]

@@ -22,6 +22,7 @@ from efuda.cli import (
     collection,
     explain,
     keeping,
+    likeness,
     measuring,
     pictures,
     pushing,
@@ -70,6 +71,7 @@ stages.register(app)
 measuring.register(app)
 tagging.register(app)
 collection.register(app)
+likeness.register()
 pictures.register(app)
 searching.register(app)
 keeping.register(app)
