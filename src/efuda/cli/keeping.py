@@ -84,6 +84,8 @@ def scan(
             return output.result({"forgotten": str(forget)}, as_json=json, text=f"{forget} is looked through no more.")
         with output.progress() as progress:
             done = opened.scan(folders or [], dry_run=dry_run, trust=yes, progress=progress)
+            if not dry_run:
+                opened.make_previews(progress=progress)
     return _finish_scan(done, dry_run, json)
 
 
