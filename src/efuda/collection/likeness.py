@@ -385,7 +385,7 @@ def _exactly(vectors: NDArray[Any], vector: NDArray[np.float16], count: int) -> 
 def _new_graph(dimensions: int) -> Any:
     from usearch.index import Index
 
-    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128, expansion_search=128)
+    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128, expansion_search=256)
 
 
 def _save(path: Path, index: Any, about: _About) -> None:
