@@ -78,10 +78,9 @@ class Client:
         return self.ask("POST", "/evaluate", body, {"Content-Type": kind, **(headers or {})})
 
     def raw(self, request: bytes) -> bytes:
-        """Whatever bytes, and what comes back."""
+        """Whatever bytes, and what comes back until the server closes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
@@ -123,6 +122,7 @@ def served(
 
 def make_tagger(folder: Path) -> Tagger:
     """One that says `SAID` of every picture."""
+    folder.mkdir(parents=True, exist_ok=True)
     constant_tagger(folder / "model", SAID)
     return Tagger.open(folder / "model", threads=1)
 

@@ -150,10 +150,11 @@ async def _tagged(parts: Parts, request: Request, uploads: Sequence[Upload]) -> 
     """All of them, or a refusal that names the one at fault."""
     assert parts.batcher is not None
     client = request.client.host if request.client else "unknown"
-    futures = []
+    futures: list[asyncio.Future[Tagged | str]] = []
     try:
-        futures += [asyncio.wrap_future(parts.batcher.submit(upload.path, client)) for upload in uploads]
-    finally:
+        for upload in uploads:
+            futures.append(asyncio.wrap_future(parts.batcher.submit(upload.path, client)))  # noqa: PERF401  # may raise
+    finally:  # also where one is refused: the files of the others must stay until they have been looked at
         answers = await asyncio.gather(*futures, return_exceptions=True)
     tagged = []
     for upload, answer in zip(uploads, answers, strict=True):

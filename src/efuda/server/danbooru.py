@@ -56,10 +56,12 @@ def posts(request: Request, tags: Tags = "", limit: Limit = 20, page: Page = "1"
     query, offset = _paged(tags, page, limit)
     if random and "order:" not in query:
         query = f"{query} order:random"
+    collection = parts.needed_collection()
     try:
-        found = parts.needed_collection().search(query, limit=limit, offset=offset)
-    except QueryError as error:
-        raise _in_theirs(error, tags) from error
+        found = collection.search(query, limit=limit, offset=offset)
+    except QueryError:
+        collection.count(tags)  # the error as it stands in what the client sent
+        raise
     return [_post(request, parts, picture) for picture in found.pictures]
 
 
@@ -193,14 +195,6 @@ def _paged(tags: str, page: str, limit: int) -> tuple[str, int]:
         return tags, (max(1, number) - 1) * limit
     inside = f"( {tags} ) " if tags.strip() else ""
     return f"{inside}id:{'<' if match[1] == 'b' else '>'}{number}", 0
-
-
-def _in_theirs(error: QueryError, tags: str) -> QueryError:
-    """The error as it stands in what the client sent, without the parentheses of `_paged`."""
-    inside = error.query.startswith(f"( {tags} )")
-    found = QueryError(error.message, tags, min(max(0, error.position - 2 * inside), len(tags)))
-    vars(found).update({name: value for name, value in vars(error).items() if name not in vars(found)})
-    return found
 
 
 def _tag(number: int, name: str, category: Category, count: int) -> dict[str, Any]:
