@@ -157,6 +157,15 @@ def test_a_copy_is_the_same_picture_at_two_paths(collection: Collection, tagger:
     assert ids(collection, "path:a.png") == ids(collection, "path:b.png") == [1]
 
 
+def test_a_tagging_without_a_vector_counts_only_where_none_is_asked_for(
+    collection: Collection, tagger: Tagger, tmp_path: Path
+) -> None:
+    seen, blank = make_file(tmp_path / "a.png"), make_file(tmp_path / "b.png")
+    collection.add([tagged(tagger, seen, {"hat": 1}), tagged(tagger, blank, {})], tagger)
+    assert list(collection.untagged([seen, blank], tagger.identity)) == []
+    assert list(collection.untagged([seen, blank], tagger.identity, vectors=True)) == [blank]
+
+
 def test_a_changed_file_is_another_picture(collection: Collection, tagger: Tagger, tmp_path: Path) -> None:
     path = make_file(tmp_path / "a.png", b"first")
     collection.add([tagged(tagger, path, {"hat": 1})], tagger)

@@ -82,7 +82,7 @@ def add(
     how = Scoring(_FRAMES, False, kept_in, batch, workers, None, embeddings=True)
     with Collection.open(collection, create=True) as opened, output.progress() as progress:
         opened.remember([Path(path) for path in paths if Path(path).is_dir()])
-        todo = list(opened.untagged(found, tagger.identity))
+        todo = list(opened.untagged(found, tagger.identity, vectors=tagger.embeds))
         with scored(tagger, model, how) as scoring:
             results = chain.from_iterable(scoring.run(todo))
             done = opened.add(counted(results, len(todo), progress), tagger)

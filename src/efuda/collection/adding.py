@@ -196,27 +196,27 @@ class Writer:
             self.tag_ids[row] = writing.tag(name, tag.category)
 
 
-def untagged(record: Record, paths: Iterable[Path], model: str) -> Iterator[Path]:
+def untagged(record: Record, paths: Iterable[Path], model: str, *, vectors: bool = False) -> Iterator[Path]:
     """Those of `paths` that this model has yet to see, as they come (`Collection.untagged`)."""
     for path in paths:
-        if not _is_known(record, path, model):
+        if not _is_known(record, path, (model, vectors)):
             yield path
 
 
-def _is_known(record: Record, path: Path, model: str) -> bool:
+def _is_known(record: Record, path: Path, by: tuple[str, bool]) -> bool:
     place = stored_path(path)
     try:
         stat = path.stat()
         with record.read() as db:
-            if db.execute(_SAME_FILE, (place, stat.st_mtime_ns, stat.st_size, model)).get is not None:
+            if db.execute(_SAME_FILE, (place, stat.st_mtime_ns, stat.st_size, *by)).get is not None:
                 return True
-            if db.execute(_SAME_SIZE, (stat.st_size, model)).get is None:
+            if db.execute(_SAME_SIZE, (stat.st_size, *by)).get is None:
                 return False
         file = File.read(path)
     except OSError:
         return False  # the tagger will say what is wrong with it
     with record.read() as db:
-        picture = db.execute(_SAME_CONTENT, (file.sha256, model)).get
+        picture = db.execute(_SAME_CONTENT, (file.sha256, *by)).get
     if not isinstance(picture, int):
         return False
     with record.write(durable=False) as writing:
@@ -224,10 +224,12 @@ def _is_known(record: Record, path: Path, model: str) -> bool:
     return True
 
 
-# A picture that a person removed needs no model; a tagging that was withdrawn does not count.
+# A picture that a person removed needs no model; a tagging that was withdrawn does not count, nor, if it is asked for,
+# one without a vector.
 _SEEN: Final = """
 (removed OR EXISTS (SELECT 1 FROM taggings JOIN sources ON sources.id = taggings.source
- WHERE picture = pictures.id AND NOT withdrawn AND kind = 'model' AND identity = ?))
+ WHERE picture = pictures.id AND NOT withdrawn AND kind = 'model' AND identity = ?
+ AND (NOT ? OR EXISTS (SELECT 1 FROM embeddings AS one WHERE one.picture = pictures.id AND one.source = sources.id))))
 """
 _SAME_FILE: Final = f"""
 SELECT 1 FROM files JOIN pictures ON pictures.id = files.picture

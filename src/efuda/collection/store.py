@@ -98,7 +98,7 @@ class Collection:
     ) -> None:
         self.close()
 
-    def untagged(self, paths: Iterable[Path], model: str) -> Iterator[Path]:
+    def untagged(self, paths: Iterable[Path], model: str, *, vectors: bool = False) -> Iterator[Path]:
         """Those of `paths` that this model has yet to see, as they come.
 
         A file that was tagged and has the same size and time is passed over. So is one whose contents were tagged
@@ -107,8 +107,10 @@ class Collection:
         Args:
             paths: files.
             model: `Tagger.identity`.
+            vectors: also those whose tagging left no vector to compare pictures by: with `Tagger.embeds`, those tagged
+                by an earlier efuda, or by a pipeline that was not asked for embeddings.
         """
-        return untagged(self.record, paths, model)
+        return untagged(self.record, paths, model, vectors=vectors)
 
     def add(self, results: Iterable[Tagged | Failed], tagger: Tagger, *, progress: Progress = silent) -> Added:
         """Keep what a tagger says, replacing what the same model said before.

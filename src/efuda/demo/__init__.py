@@ -181,10 +181,14 @@ def _search(tagger: Tagger, folder: Path, path: Path) -> dict[str, Found]:
     pictures: list[Path] = list(find_pictures([folder]))
     with Collection.open(path, create=True) as collection:
         collection.remember([folder])
-        todo = collection.untagged(pictures, tagger.identity)
+        todo = collection.untagged(pictures, tagger.identity, vectors=tagger.embeds)
         results: Iterator[Tagged | Failed] = tag(tagger, todo, embeddings=True)
         collection.add(results, tagger)
         collection.make_previews()
+        if collection.count("rating:none"):
+            collection.edit(
+                "rating:none", rating="general", by="demo"
+            )  # the demo's tagger does not rate; these are safe
         return {query: collection.search(query, limit=3) for query in QUERIES}
 
 

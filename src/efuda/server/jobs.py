@@ -157,13 +157,18 @@ class Jobs:
 def _add(job: Job, collection: Collection, tagger: Tagger) -> int:
     """How many pictures came in."""
     found = _found(job)
-    todo = list(collection.untagged(itertools.takewhile(lambda _: not job.asked_to_end, found), tagger.identity))
+    wanted = itertools.takewhile(lambda _: not job.asked_to_end, found)
+    todo = list(collection.untagged(wanted, tagger.identity, vectors=tagger.embeds))
     job.total, job.note, job.began = len(todo), "", time.monotonic()
     if not todo:
         return 0
-    with Pipeline(tagger, scores=default_folder()) as pipeline:
+    with Pipeline(tagger, scores=default_folder(), embeddings=True) as pipeline:
         results = itertools.chain.from_iterable(pipeline.run(todo))
         done = collection.add(_counted(job, results), tagger)
+    if not job.asked_to_end:
+        job.note = "making thumbnails"
+        collection.make_previews()
+        collection.build_likeness()
     for one in done.failed:
         job.fail(one.path.name, one.reason)
     return done.added + done.updated
