@@ -18,13 +18,16 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import apsw
 import duckdb
@@ -379,7 +382,41 @@ def draw_results(paths: list[Path], tagger: Tagger) -> list[Tagged]:
 
 
 def http(folder: Path, options: argparse.Namespace) -> dict[str, str]:
-    raise SystemExit("not yet")
+    """One client after another's answer, over one connection."""
+    names = tag_names(folder)
+    texts = [search.text(names) for search in draw_searches(folder, names, options.queries)]
+    typed = [f"{text} {word[:length]}" for text, word, length in starts_of_words(texts, names)]
+    command = [sys.executable, "-m", "efuda", "serve", str(folder / "art.efuda"), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        host = urlsplit(server.stdout.readline().strip()).netloc
+        connection = HTTPConnection(host)
+        connection.connect()
+
+        def ask(path: str, **values: object) -> Any:
+            connection.request("GET", f"{path}?{urlencode(values)}")
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body[:200]
+            return json.loads(body)
+
+        ask("/api/search", q="", limit=PAGE)
+        found = {}
+        for title, asked, get in (
+            ("boolean, 1–5 terms", texts, lambda text: ask("/api/search", q=text, limit=PAGE)["total"]),
+            ("completion", typed, lambda text: len(ask("/api/complete", q=text, at=len(text))["suggestions"])),
+            ("facets", texts[:200], lambda text: ask("/api/facets", q=text)["total"]),
+        ):
+            before = computed(server.pid)
+            times, _ = timed(asked, get)
+            mean = 1000 * (computed(server.pid) - before) / len(times)
+            found[title] = f"{spread(times).partition('   computing')[0]}   the server computes {mean:.2f} ms each"
+        found["memory of the server"] = f"{resident(server.pid):,.0f} MB"
+    finally:
+        server.terminate()
+        server.wait()
+    return found
 
 
 # The others
@@ -534,10 +571,16 @@ def spread(times: Times) -> str:
     return f"p50 {passed[0]:8.2f} ms   p99 {passed[1]:8.2f} ms   computing {computed[0]:8.2f}, {computed[1]:8.2f} ms"
 
 
-def resident() -> float:
-    """Memory of this process in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident(process: int | str = "self") -> float:
+    """Memory of a process in MB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def computed(process: int) -> float:
+    """Seconds that a process has computed."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -102,12 +102,11 @@ class Version:
         return self.tags.ranked(self.counts)
 
     @cached_property
-    def ranked_by_category(self) -> dict[Category, list[int]]:
+    def ranked_by_category(self) -> dict[Category, NDArray[np.int64]]:
         """The same, each category by itself."""
-        ranked: dict[Category, list[int]] = {}
-        for tag in self.ranked:
-            ranked.setdefault(self.categories[tag], []).append(tag)
-        return ranked
+        ranked = np.array(self.ranked, dtype=np.int64)
+        kinds = self.tags.kinds[ranked]
+        return {Category(kind): ranked[kinds == kind] for kind in np.unique(kinds).tolist()}
 
     # Pictures
 
