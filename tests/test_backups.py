@@ -230,6 +230,27 @@ def test_progress_is_told_of_pages(record: Record, folder: Path) -> None:
     assert told and told[-1][0] == told[-1][1]
 
 
+@pytest.mark.parametrize("verb", ["backup(art, folder, keep=1)", "restore(good, art)"])
+def test_a_disk_that_is_full_leaves_everything_as_it_was(record: Record, folder: Path, verb: str) -> None:
+    good = backup(record.path, folder)
+    fill(record, 1_000, 2_000)
+    record.close()
+    big = backup(record.path, folder.parent / "big.db") if verb.startswith("restore") else good
+    code = (
+        "import resource, sys; from pathlib import Path; from efuda.collection.backups import backup, restore\n"
+        "from efuda.errors import OutputError\n"
+        "art, folder, good = map(Path, sys.argv[1:])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        f"try:\n    {verb}\nexcept OutputError as error:\n    print(error)"
+    )
+    job = [sys.executable, "-c", code, record.path, folder, big]
+    said = subprocess.run(job, capture_output=True, text=True, check=True).stdout
+    assert "cannot be read or written" in said or "the disk is full" in said
+    assert numbers_of(record.path) == 2_050
+    assert [*folder.iterdir()] == [good] and numbers(good) == (50, 50, 50)
+    assert not [*folder.parent.glob(".*part*")]
+
+
 @pytest.mark.parametrize("verb", ["backup", "restore"])
 def test_killed_at_any_moment_every_backup_is_whole(record: Record, folder: Path, verb: str) -> None:
     fill(record, 1_000, 5_000)

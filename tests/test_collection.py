@@ -104,6 +104,7 @@ def test_status_and_tags(collection: Collection, tagger: Tagger, tmp_path: Path)
         "words": 0,
         "models": [{"name": "model", "identity": tagger.identity, "pictures": 2}],
         "imports": [],
+        "folders": [],
         "operations": 2,
         "revision": 2,
         "schema": VERSION,

@@ -57,6 +57,7 @@ def status(collection: CollectionPath, json: Json = False) -> None:
         tags = opened.tags()[:20]
     lines = [f"{name:<10} {value}" for name, value in facts.items() if not isinstance(value, list)]
     lines += [f"model      {one['name']}: {number_of(one['pictures'], 'picture')}" for one in facts["models"]]
+    lines += [f"folder     {path}" for path in facts["folders"]]
     lines += [f"import     {one['name']}: {number_of(one['pictures'], 'picture')}" for one in facts["imports"]]
     common = ", ".join(f"{name} ({count:,})" for name, _, count in tags)
     output.result(facts, as_json=json, text="\n".join([*lines, f"most used  {common}"]))

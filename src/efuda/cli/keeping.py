@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
     collection = groups["collection"]
     assert collection is not None
     for command in (scan, watch, backup, restore, check, export):
-        collection.command()(command)
+        collection.command(rich_help_panel="Keep")(command)
 
 
 def scan(

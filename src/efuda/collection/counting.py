@@ -6,11 +6,13 @@ with record.read() as db:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
+from efuda.collection.adding import real_path
 from efuda.collection.schema import VERSION
 from efuda.vocabulary import Category
 
@@ -33,11 +35,17 @@ def status(db: apsw.Connection, path: Path) -> dict[str, Any]:
             for name, identity, pictures in db.execute(_SOURCES, ("model",))
         ],
         "imports": [{"name": name, "pictures": pictures} for name, _, pictures in db.execute(_SOURCES, ("import",))],
+        "folders": [_shown(path) for (path,) in db.execute("SELECT path FROM folders ORDER BY id")],
         "operations": db.execute("SELECT count(*) FROM operations").get,
         "revision": db.execute("SELECT value FROM state WHERE key = 'revision'").get,
         "bytes": sum(one.stat().st_size for one in (path, beside) if one.exists()),
         "schema": VERSION,
     }
+
+
+def _shown(path: Any) -> str:
+    """As text, also where it is none."""
+    return os.fsencode(real_path(path)).decode("utf-8", "backslashreplace")
 
 
 _PICTURES: Final = """
