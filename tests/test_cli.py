@@ -61,6 +61,9 @@ FLAGS: dict[str, set[str]] = {
     "collection edit": {
         *("--add", "-a", "--remove", "-r", "--forget", "-f", "--rating", "--by", "--dry-run", "--json"),
     },
+    "collection similar": {"--limit", "--among", "--paths", "--json"},
+    "collection duplicates": {"--near", "--limit", "--offset", "--json"},
+    "collection merge": {"--by", "--json"},
     "collection remove": {"--back", "--by", "--dry-run", "--json"},
     "collection undo": {"--by", "--dry-run", "--json"},
     "collection redo": {"--by", "--dry-run", "--json"},
