@@ -160,7 +160,7 @@ def test_whatever_persons_do_the_log_says_the_same(art: Collection, tmp_path: Pa
     def one() -> None:
         some = rng.sample((1, 2, 3), rng.randint(1, 3))
         tag = rng.choice(("hat", "scarf", "solo"))
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0:
                 art.edit(some, add=[tag])
             case 1:
@@ -174,10 +174,12 @@ def test_whatever_persons_do_the_log_says_the_same(art: Collection, tmp_path: Pa
             case 5:
                 art.redo()
             case 6:
+                art.merge(some[0], some[1:])
+            case 7:
                 path = tmp_path / "art" / f"{rng.randrange(3)}.png"
                 art.add([tagged(tagger, path, {tag: rng.random() for tag in ("hat", "scarf")})], tagger)
 
-    for _ in range(100):
+    for _ in range(150):
         with suppress(CollectionError):  # nothing to undo, say
             one()
     assert check(art.record, files=True) == []
