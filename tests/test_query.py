@@ -213,6 +213,8 @@ def test_any_text_is_understood_or_a_query_error(world: Collection, text: str) -
 
 
 METATAG_PIECES = ["width:", "ai:", "order:", "limit:", "path:", "rating:", "ratio:", "filesize:", ">", "<=", "..", ","]
+METATAG_PIECES += ["date:", "age:", "added:", "src:", "like:", "source:", "parent:", "child:", "is:", "has:", "tag:"]
+METATAG_PIECES += ["duration:", "random:", "md5:", "2026", "-11", "2w", "any", "none", "human", "yesterday", "_ago"]
 PIECES = [*METATAG_PIECES, *"()-~*: \"'\\5gk", "0.5", "hat", ":)", "or ", "and "]
 
 

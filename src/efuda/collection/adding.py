@@ -59,6 +59,7 @@ _SIGNATURES: Final = (
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
 )
+_HEIC: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 @dataclass(slots=True)
@@ -299,4 +300,8 @@ def _filetype(head: bytes) -> str:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    return "avif" if head[4:12] in (b"ftypavif", b"ftypavis") else "other"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "jxl"
+    return {b"avif": "avif", b"avis": "avif", **dict.fromkeys(_HEIC, "heic")}.get(
+        head[8:12] if head[4:8] == b"ftyp" else b"", "other"
+    )

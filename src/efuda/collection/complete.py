@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ __all__ = ["Completion", "Counting", "Suggestion", "complete", "context_of", "wr
 
 _CURSOR: Final = "\ue000cursor\ue000"  # stands for the word being written while the rest is read
 _NAMES: Final = frozenset({*METATAGS, TAG})
-_MORE: Final = 8  # so many times more candidates than suggestions are counted: what is rare in all may be common here
+_PLAIN: Final = re.compile(r"(?!(?:and|or)$)[a-z0-9][a-z0-9_.!+/'-]*(?:_\([a-z0-9_.!+/'-]+\))*")  # means itself anywhere
+_MORE: Final = 6  # so many times more candidates than suggestions are counted: what is rare in all may be common here
 _FEW: Final = 200  # metatags with more words than this are not counted
 
 
@@ -162,8 +164,8 @@ class _Word:
         context = self._context() if counted else None
         numbers = self._numbers(matches, context)
         matches.sort(key=lambda match: (numbers[match.tag] == 0, match.rank, -numbers[match.tag]))
-        found = [(match, written(self.index.names[match.tag])) for match in matches[: 2 * self.limit]]
-        return [self._suggestion(match, value, numbers) for match, value in found if value][: self.limit]
+        found = ((match, written(self.index.names[match.tag])) for match in matches)
+        return list(islice((self._suggestion(match, value, numbers) for match, value in found if value), self.limit))
 
     def _suggestion(self, match: Match, value: str, numbers: dict[int, int]) -> Suggestion:
         name, category = self.index.names[match.tag], self.index.categories[match.tag]
@@ -252,6 +254,8 @@ def _has_state(node: Node) -> bool:
 
 def written(name: str) -> str | None:
     """How a tag is written in a search, also within parentheses; None if it cannot be."""
+    if _PLAIN.fullmatch(name):
+        return name
     for text in (name, f'{TAG}:"{name}"', f"{TAG}:'{name}'", f'{TAG}:"' + name.replace('"', '\\"') + '"'):
         try:
             if parse(text).node == parse(f"({text})").node == Tag(name):
