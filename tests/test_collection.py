@@ -18,6 +18,7 @@ import pytest
 from collection_world import make_file, make_tagger, tagged
 
 from efuda.collection import Added, Collection, TagOn
+from efuda.collection.adding import File
 from efuda.collection.schema import VERSION
 from efuda.errors import CollectionError, InputError, OutputError, QueryError
 from efuda.tagging import Failed, Tagged, Tagger
@@ -406,3 +407,20 @@ def test_several_processes_may_create_one_collection(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path / "art")]
     processes = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) for _ in "1234"]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("head", "filetype"),
+    [
+        (b"\xff\x0a", "jxl"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
+        (b"\0\0\0\x18ftypheic", "heic"),
+        (b"\0\0\0\x18ftypmif1", "heic"),
+        (b"\0\0\0\x18ftypavis", "avif"),
+        (b"\0\0\0\x18ftypisom", "other"),
+        (b"", "other"),
+    ],
+)
+def test_a_file_s_type_is_in_its_first_bytes(tmp_path: Path, head: bytes, filetype: str) -> None:
+    (tmp_path / "picture").write_bytes(head)
+    assert File.read(tmp_path / "picture").filetype == filetype

@@ -59,7 +59,10 @@ _SIGNATURES: Final = (
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
 )
-_HEIC: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_BRANDS: Final = {
+    **dict.fromkeys((b"avif", b"avis"), "avif"),
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "heic"),
+}
 
 
 @dataclass(slots=True)
@@ -302,6 +305,4 @@ def _filetype(head: bytes) -> str:
         return "webp"
     if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "jxl"
-    return {b"avif": "avif", b"avis": "avif", **dict.fromkeys(_HEIC, "heic")}.get(
-        head[8:12] if head[4:8] == b"ftyp" else b"", "other"
-    )
+    return _BRANDS.get(head[8:12], "other") if head[4:8] == b"ftyp" else "other"

@@ -30,7 +30,8 @@ __all__ = ["Completion", "Counting", "Suggestion", "complete", "context_of", "wr
 
 _CURSOR: Final = "\ue000cursor\ue000"  # stands for the word being written while the rest is read
 _NAMES: Final = frozenset({*METATAGS, TAG})
-_PLAIN: Final = re.compile(r"(?!(?:and|or)$)[a-z0-9][a-z0-9_.!+/'-]*(?:_\([a-z0-9_.!+/'-]+\))*")  # means itself anywhere
+# A name that means itself wherever it stands.
+_PLAIN: Final = re.compile(r"(?!(?:and|or)$)[a-z0-9][a-z0-9_.!+/'-]*(?:_\([a-z0-9_.!+/'-]+\))*")
 _MORE: Final = 6  # so many times more candidates than suggestions are counted: what is rare in all may be common here
 _FEW: Final = 200  # metatags with more words than this are not counted
 
