@@ -88,7 +88,8 @@ def _cards(collection: Collection, ids: Sequence[int]) -> list[shapes.Card]:
 
 def card_of(card: Card) -> dict[str, Any]:
     """What a `shapes.Card` holds."""
-    return {name: getattr(card, name) for name in ("id", "width", "height", "rating", "filetype", "duration")}
+    plain = {name: getattr(card, name) for name in ("id", "width", "height", "rating", "filetype", "duration")}
+    return {**plain, "version": f"{card.bytes:x}"}
 
 
 # One picture

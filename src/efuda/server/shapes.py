@@ -70,7 +70,7 @@ class Status(BaseModel):
 
 
 class Card(BaseModel):
-    """A picture in a grid."""
+    """A picture in a grid; `version` belongs into its thumbnail's address: ids of another collection are others."""
 
     id: int
     width: int
@@ -78,6 +78,7 @@ class Card(BaseModel):
     rating: str | None
     filetype: str
     duration: float | None = None
+    version: str
 
 
 class Found(BaseModel):

@@ -88,7 +88,7 @@ def _intersected(version: Version, found: BitMap, limit: int) -> NDArray[np.int6
     """The same of enough tags of each category that the first `limit` are among them; 0 of the others."""
     held = version.counts.tolist()
     counts = np.zeros(len(version.names), dtype=np.int64)
-    for tags in version.ranked_by_category.values():
+    for tags in version.ranked_by_category.values() if limit else ():
         best: list[int] = []  # the largest counts so far, as a heap
         for tag in tags.tolist():
             if len(best) == limit and held[tag] < best[0]:

@@ -64,8 +64,9 @@ export async function complete(text, at, limit, signal) {
 export const unitsOf = (text, count) => [...text].slice(0, count).join("").length;
 
 const stamp = (id) => `/api/pictures/${id}`;
-/** Browsers keep it for ever, so its address changes with the content. */
-export const thumbnailOf = ({ id, version, sha256 = "" }) => `${stamp(id)}/thumbnail?v=${version ?? sha256.slice(0, 8)}`;
-export const previewOf = (id) => `${stamp(id)}/preview`;
+// Browsers keep these for ever, so their addresses change with the content.
+const versionOf = ({ version, bytes }) => version ?? bytes.toString(16);
+export const thumbnailOf = (picture) => `${stamp(picture.id)}/thumbnail?v=${versionOf(picture)}`;
+export const previewOf = (picture) => `${stamp(picture.id)}/preview?v=${versionOf(picture)}`;
 export const originalOf = (id) => `${stamp(id)}/original`;
-export const explanationOf = (id, tag) => `${stamp(id)}/explain?tag=${encodeURIComponent(tag)}`;
+export const explanationOf = (picture, tag, tagger) => `${stamp(picture.id)}/explain?tag=${encodeURIComponent(tag)}&v=${versionOf(picture)}-${encodeURIComponent(tagger)}`;

@@ -6,7 +6,8 @@ import { has, shown, terms, without, withTerm, written } from "./query.js";
 import { search } from "./searchbox.js";
 import { settings } from "./settings.js";
 
-const FEW = 6; // of a category, before "more"; of general ones, all
+const MOST = 40; // of each category
+const FEW = 6;  // of a category, before "more"; of general ones, all
 const TITLES = { artist: "Artists", copyright: "Series", character: "Characters", general: "Tags", meta: "About the picture" };
 let stop = null;
 
@@ -17,7 +18,7 @@ export async function showFacets(q) {
   if (side.hidden) return;
   side.setAttribute("aria-busy", "true");
   try {
-    const found = await get("/api/facets", { q: shown(q, settings.ratings).query, limit: 60 }, stop.signal);
+    const found = await get("/api/facets", { q: shown(q, settings.ratings).query, limit: MOST }, stop.signal);
     side.replaceChildren(head(), used(q), ...found.groups.map((group) => section(group, found.total, q)), foot(found));
   } catch (error) {
     if (isStale(error)) return;

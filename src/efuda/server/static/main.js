@@ -94,22 +94,26 @@ async function hiddenOnes(mine) {
     const count = all.total - results.total;
     $("hidden").replaceChildren(`${narrow.matches ? shortNumber(count) : number(count)} hidden`, h("span", { class: narrow.matches ? "unseen" : null }, " by rating"));
     $("hidden").hidden = false;
+    if (!mine.total) $("nothing").replaceChildren(...nothing(count));
   } catch (error) {
     if (!isStale(error)) $("hidden").hidden = true;
   }
 }
 
-function nothing() {
+function nothing(hidden = 0) {
   if (!status.pictures) {
     return [icon("tags"), h("h2", {}, "No pictures yet"), h("p", {}, "Add a folder on the server, and its pictures appear here while they are tagged:"),
       h("code", { class: "command" }, "efuda collection add COLLECTION FOLDER --model MODEL"),
       status.tagger ? h("button", { type: "button", class: "button", onclick: () => openPanel("jobs") }, "Tag a folder") : ""];
   }
   const words = terms(address.now.q).map((word) => word.text).filter((word) => !/^[()]+$|^(or|and)$/i.test(word));
+  if (hidden) {
+    return [icon("shield"), h("h2", {}, `${plural(hidden, "picture")} of other ratings`), h("p", {}, `Shown are pictures rated ${settings.ratings.join(", ").replace("none", "not at all") || "nothing"}.`),
+      h("p", {}, h("button", { type: "button", class: "button strong", onclick: () => openPanel("ratings") }, "Choose what is shown"))];
+  }
   return [icon("search"), h("h2", {}, "Nothing is found"),
     words.length > 1 ? h("p", {}, "Try it without ", words.map((word) => h("button", { type: "button", class: "chip", onclick: () => search(without(address.now.q, word)) }, word, icon("close")))) : "",
-    h("p", {}, words.length ? h("button", { type: "button", class: "button", onclick: () => search("") }, "Show all pictures") : "",
-      h("button", { type: "button", class: "button", onclick: () => openPanel("ratings") }, "Change the ratings shown"))];
+    words.length ? h("button", { type: "button", class: "button", onclick: () => search("") }, "Show all pictures") : ""];
 }
 
 function summary() {
@@ -166,7 +170,8 @@ async function near(id, step) {
 }
 
 function place(id) {
-  return { index: results?.indexOf(id) ?? -1, total: results?.total ?? 0 };
+  const index = results?.indexOf(id) ?? -1;
+  return { index, total: results?.total ?? 0, card: results?.at(index) ?? null };
 }
 
 // ── panels, keys ────────────────────────────────────────────────────────────────────────────────────────────────────

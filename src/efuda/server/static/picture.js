@@ -32,13 +32,15 @@ export class PictureView {
   async show(id) {
     const fresh = this.id === null;
     this.id = id;
+    this.picture = null;
     this.why = null;
     this.root.hidden = false;
     if (fresh) this.build();
     this.stop?.abort();
     this.stop = new AbortController();
     this.head();
-    this.stage.replaceChildren(h("img", { class: "under", alt: "", src: thumbnailOf({ id }) }));
+    const { card } = this.place(id);
+    this.stage.replaceChildren(card && allowed(card.rating) ? h("img", { class: "under", alt: "", src: thumbnailOf(card) }) : "");
     try {
       const picture = await get(`/api/pictures/${id}`, {}, this.stop.signal);
       if (this.id !== id) return;
@@ -97,7 +99,7 @@ export class PictureView {
 
   head() {
     const { index, total } = this.place(this.id);
-    this.title.textContent = `Picture ${this.id}`;
+    this.title.textContent = this.picture?.name ?? `Picture ${this.id}`;
     this.count.textContent = index < 0 ? "" : `${number(index + 1)} of ${number(total)}`;
     this.previous.disabled = index <= 0;
     this.next.disabled = index < 0 || index + 1 >= total;
@@ -148,7 +150,7 @@ export class PictureView {
       return;
     }
     const image = h("img", { class: "full", alt: tags || `Picture ${picture.id}`, decoding: "async", onload: () => image.classList.add("here"), onclick: () => this.zoom(),
-      onerror: () => !image.dataset.again && ((image.dataset.again = "yes"), (image.src = previewOf(picture.id))) });
+      onerror: () => !image.dataset.again && ((image.dataset.again = "yes"), (image.src = previewOf(picture))) });
     image.src = sourceOf(picture);
     this.frame = h("div", { class: "frame" }, h("img", { class: "under", alt: "", src: thumbnailOf(picture) }), image);
     this.frame.style.setProperty("--w", picture.width);
@@ -159,7 +161,7 @@ export class PictureView {
   /** As large as it is, or as large as fits. */
   zoom() {
     const image = this.frame?.querySelector(".full");
-    if (!image) return;
+    if (!image || !this.picture) return;
     const actual = this.stage.classList.toggle("actual");
     if (actual && SHOWN.has(this.picture.filetype)) image.src = originalOf(this.id);
     say(actual ? "Actual size" : "Fitted");
@@ -226,7 +228,7 @@ export class PictureView {
     this.stage.querySelector(".heat")?.remove();
     this.stage.querySelector("figcaption")?.remove();
     this.markWhy();
-    if (again || !this.frame?.isConnected) return;
+    if (again || !this.picture || !this.frame?.isConnected) return;
     const caption = h("figcaption", {}, h("span", {}, `Looking for what made it ${spoken(name)} …`), iconButton("close", "Hide the heat map", () => this.explain(name)));
     const heat = h("img", { class: "heat", alt: `Where ${spoken(name)} was seen`, onload: () => {
       caption.firstChild.textContent = `Why ${spoken(name)}: the warmer, the more it counted`;
@@ -236,7 +238,7 @@ export class PictureView {
       caption.firstChild.textContent = `The server cannot explain ${spoken(name)} now.`;
       say(caption.firstChild.textContent);
     } });
-    heat.src = explanationOf(this.id, name);
+    heat.src = explanationOf(this.picture, name, this.status().tagger);
     this.frame.append(heat);
     this.stage.append(caption);
   }
@@ -305,7 +307,7 @@ export class PictureView {
 function sourceOf(picture) {
   const small = narrow.matches && picture.filetype !== "gif";
   const heavy = picture.width * picture.height > LARGE;
-  return SHOWN.has(picture.filetype) && !small && !heavy ? originalOf(picture.id) : previewOf(picture.id);
+  return SHOWN.has(picture.filetype) && !small && !heavy ? originalOf(picture.id) : previewOf(picture);
 }
 
 function preload(picture) {

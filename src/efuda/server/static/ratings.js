@@ -37,10 +37,12 @@ function showButton() {
   button.setAttribute("aria-label", `Ratings shown: ${summary()}`);
 }
 
-function build(body, { ratings }) {
+function build(body, { ratings, pictures }) {
+  const rated = Object.values(ratings ?? {}).reduce((sum, count) => sum + count, 0);
+  const counts = { none: Math.max(0, (pictures ?? 0) - rated), ...ratings };
   const box = (name) => h("label", { class: "choice" },
     h("input", { type: "checkbox", name, checked: settings.ratings.includes(name), onchange: (event) => choose(name, event.target.checked) }),
-    h("span", {}, NAMES[name]), h("span", { class: "count" }, number(ratings?.[name] ?? 0)));
+    h("span", {}, NAMES[name]), h("span", { class: "count" }, number(counts[name] ?? 0)));
   body.replaceChildren(h("fieldset", { class: "choices" }, h("legend", {}, "Show pictures rated"), Object.keys(NAMES).map(box)),
     h("p", { class: "faint" }, "Remembered in this browser only. Pictures of other ratings are left out everywhere: in searches, among similar ones, and from edits of all that was found."));
 }
