@@ -387,7 +387,7 @@ def test_a_mistake_is_marked_under_its_character_and_put_right_by_a_click(visit:
     page.get_by_role("button", name="green", exact=True).click()
     count(page).to_have_text("96 pictures")
     expect(page.locator("#query")).to_have_value("ruby or green")
-    search(page, "(red or blau)")
+    search(page, "(red or blu)")
     page.get_by_role("button", name="blue", exact=True).click()
     expect(page.locator("#query")).to_have_value("(red or blue)")
     search(page, "widht:>70")

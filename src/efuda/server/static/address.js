@@ -5,7 +5,10 @@
    address.replace({at: 400})      none */
 
 const EMPTY = { q: "", id: null, view: "", kind: "", panel: "", at: 0 };
+const LATE = 1000; // ms after which a step back is not waited for any longer
 const watchers = new Set();
+const waiting = []; // moves asked for during a step back
+let leaving = 0; // the timer of a step back that is under way
 let now = read();
 
 function read() {
@@ -35,19 +38,27 @@ function tell(before) {
 }
 
 function move(changes, how) {
+  if (leaving) return waiting.push([changes, how]); // a step back is under way: one thing after the other
   const before = now;
   const url = link(changes);
   now = { ...now, panel: "", ...changes };
   if (how === "pushState") history.pushState({ depth: (history.state?.depth ?? 0) + 1 }, "", url);
   else history.replaceState(history.state, "", url);
-  tell(before);
+  return tell(before);
 }
 
 addEventListener("popstate", () => {
   const before = now;
   now = read();
   tell(before);
+  arrived();
 });
+
+function arrived() {
+  clearTimeout(leaving);
+  leaving = 0;
+  for (const [changes, how] of waiting.splice(0)) move(changes, how);
+}
 
 export const address = {
   get now() { return now; },
@@ -55,8 +66,11 @@ export const address = {
   replace: (changes) => move({ panel: now.panel, ...changes }, "replaceState"),
   /** One step back if the page was reached from here, otherwise a step on to `changes`. */
   back(changes) {
-    if ((history.state?.depth ?? 0) > 0) history.back();
-    else move(changes, "replaceState");
+    if (leaving) return;
+    if ((history.state?.depth ?? 0) > 0) {
+      leaving = setTimeout(arrived, LATE);
+      history.back();
+    } else move(changes, "replaceState");
   },
   watch: (fn) => watchers.add(fn),
 };
