@@ -297,7 +297,7 @@ def test_a_scan_killed_at_any_moment_is_gone_on_with(tmp_path: Path) -> None:
         job.send_signal(signal.SIGKILL)
         job.wait()
         if path.exists():
-            with Collection.open(path) as collection, collection.record.read() as db:
+            with Collection.open(path, create=True) as collection, collection.record.read() as db:
                 assert rows(db, "PRAGMA integrity_check") == [("ok",)]
                 assert rows(db, "PRAGMA foreign_key_check") == []
                 [(pictures,)] = rows(db, "SELECT count(*) FROM pictures")
