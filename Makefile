@@ -29,6 +29,8 @@ bench: $(VENV)/.dev ## every benchmark; the figures seen are in docs/benchmarks.
 	$(BIN)/python benchmarks/tag.py --rounds 1
 	$(BIN)/python benchmarks/output.py
 	$(BIN)/python benchmarks/search.py --work $(VENV)/search --http
+	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/gallery.py
 	$(BIN)/python benchmarks/decoders.py --pipeline --drawn 2000
 	@test -d demo/dataset && $(BIN)/python benchmarks/train.py --demo demo || echo "make demo first, for benchmarks/train.py"
 
