@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -591,28 +589,6 @@ def test_doctor(efuda: Efuda) -> None:
 
 
 # Interrupted
-
-
-def test_interrupted_tagging_is_130_and_keeps_what_was_done(efuda: Efuda, model: Model, pictures: Path) -> None:
-    source = next(pictures.iterdir())
-    for number in range(4000):
-        os.link(source, pictures / f"again{number}.jpg")
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if [*pictures.glob("*.txt")]:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.raise_signal(signal.SIGTERM)
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-    try:
-        done = efuda("tag", pictures, "--model", model.root)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert done.code == 130
-    assert "run the same command again" in done.err
-    assert 0 < len([*pictures.glob("*.txt")]) < 4010
 
 
 def test_ctrl_c_during_training_keeps_a_checkpoint(efuda: Efuda, dataset: Dataset, tmp_path: Path) -> None:
