@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,10 +179,15 @@ class Version:
             parts.append(bitmap_of(find(segment.texts(kind, self.record))) & live)
         return union_of(parts)
 
-    def tags_of(self, here: BitMap) -> NDArray[Any]:
-        """The tags that these pictures carry, one after another."""
-        parts = [segment.tags_of(numbers_of(here & live)) for segment, live in self.layers]
-        return np.concatenate([np.zeros(0, dtype=np.uint16), *parts])
+    def tally(self, here: BitMap) -> NDArray[np.int64]:
+        """How many of these pictures carry each tag, by number, counted one by one."""
+        counts = np.zeros(len(self.names), dtype=np.int64)
+        for segment, live in self.layers:
+            ids = numbers_of(here & live)
+            for start in range(0, len(ids), _AT_ONCE):
+                tags = segment.tags_of(ids[start : start + _AT_ONCE])
+                counts += np.bincount(tags, minlength=len(counts))
+        return counts
 
     def carried(self, here: BitMap) -> tuple[NDArray[np.uint32], NDArray[Any]]:
         """A picture and a tag for every tag that these pictures carry."""
@@ -196,4 +201,5 @@ class Version:
         return np.concatenate(pictures), np.concatenate(tags)
 
 
-_COUNTED = ("children", "duplicates")
+_AT_ONCE: Final = 4096  # pictures whose tags still lie in the processor's cache: a third quicker than all at once
+_COUNTED: Final = ("children", "duplicates")
