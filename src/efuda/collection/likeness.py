@@ -6,11 +6,12 @@
     likeness.nearest(7, count=60, within=bitmap)        # among what a search found
     likeness.duplicates()                               # {12: 1, …}: `duplicates.Duplicates`
 
-Pictures are compared by the vectors of one tagger, that of which there are most. Up to `EXACT` of them are compared
-with all, in memory. More are found by an HNSW graph of usearch in `art.efuda.vectors`, which is mapped, not loaded,
-with a byte a number; what it finds is then compared by the vectors of the record, so that figures are exact. What came
-after the graph was built is compared as few are. The file may be deleted at any time: one that is damaged, or of
-another collection, is passed over, and everything is compared with all until `build` has made another.
+Pictures are compared by the vectors of one tagger, that of which there are most. Up to `EXACT` bytes of them (125,000
+of 512 numbers) are compared with all, in memory. More are found by an HNSW graph of usearch in `art.efuda.vectors`,
+which is mapped, not loaded, with a byte a number; what it finds is then compared by the vectors of the record, so that
+figures are exact. What came after the graph was built is compared as few are. The file may be deleted at any time: one
+that is damaged, or of another collection, is passed over, and everything is compared with all until `build` has made
+another.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from efuda.workers import cores
 
 __all__ = ["EXACT", "Likeness"]
 
-EXACT: Final = 50_000  # so many are compared with all: 10 ms
+EXACT: Final = 128 << 20  # bytes of vectors in memory that are compared with all: about 25 ms
 _MOST: Final = 10_000  # of the nearest, that a search by similarity looks at
 _AGAIN: Final = 2  # times as many are taken from the graph as are wanted: one byte a number is not exact
 _SCANNED: Final = 20_000  # so few in the graph are compared with all rather than searched for
@@ -52,8 +53,8 @@ Ids = NDArray[np.int64]
 class Likeness:
     """What resembles what in one collection; any thread may ask."""
 
-    def __init__(self, record: Record, *, exact: int = EXACT) -> None:
-        """`exact`: so many vectors need no graph."""
+    def __init__(self, record: Record, *, exact: int | None = None) -> None:
+        """`exact`: so many vectors need no graph; as many as `EXACT` holds by default."""
         self._record, self._exact = record, exact
         self._path = record.path.with_name(record.path.name + ".vectors")
         self._lock, self._building = threading.Lock(), threading.Lock()
@@ -103,7 +104,8 @@ class Likeness:
         with self._building:
             held = self._current()
             new = len(held.ids)
-            if new <= self._exact // 10 or new + held.graph_size <= self._exact:
+            few = EXACT // max(1, 2 * held.dimensions) if self._exact is None else self._exact
+            if new <= few // 10 or new + held.graph_size <= few:
                 return 0
             source, last = held.source, held.last
             index, covered = held.graph_to_extend(self._path)
@@ -385,7 +387,7 @@ def _exactly(vectors: NDArray[Any], vector: NDArray[np.float16], count: int) -> 
 def _new_graph(dimensions: int) -> Any:
     from usearch.index import Index
 
-    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128, expansion_search=256)
+    return Index(ndim=dimensions, metric="cos", dtype="i8", connectivity=16, expansion_add=128, expansion_search=1024)
 
 
 def _save(path: Path, index: Any, about: _About) -> None:

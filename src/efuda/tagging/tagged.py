@@ -159,9 +159,14 @@ def rounded(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
     """Rows at the length 1, so that a product of two is their cosine; a row of zeros, or not of numbers, is zeros."""
-    sound = np.nan_to_num(vectors.astype(np.float64), posinf=0.0, neginf=0.0)
-    length = np.linalg.norm(sound, axis=-1, keepdims=True)
-    return (sound / np.where(length > 0, length, 1)).astype(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    if not (np.isfinite(length) & (length > 0)).all():
+        vectors = np.nan_to_num(vectors.astype(np.float64), posinf=0.0, neginf=0.0)
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        length = np.where(length > 0, length, 1)
+    found: NDArray[np.float16] = (vectors / length).astype(np.float16)
+    return found
 
 
 def quantise(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
